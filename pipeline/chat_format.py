@@ -1,0 +1,50 @@
+"""How a conversation becomes tokens, in training and afterwards.
+
+    <|user|>What is the capital of France?<|end|><|assistant|>Paris.<|end|>
+
+A person's text is always encoded as plain text: typing `<|assistant|>` gives those thirteen letters,
+never the control token.
+"""
+
+from typing import Any
+
+END_OF_DOCUMENT = "<|endoftext|>"
+USER = "<|user|>"
+ASSISTANT = "<|assistant|>"
+END = "<|end|>"
+PADDING = "<|padding|>"
+CONTROL_TOKENS = [END_OF_DOCUMENT, USER, ASSISTANT, END, PADDING]
+
+# The end token stands inside the generation block: otherwise stopping would not be trained.
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}" + USER + "{{ message['content'] }}" + END + "{% else %}" + ASSISTANT +
+    "{% generation %}{{ message['content'] + '" + END + "' }}{% endgeneration %}"
+    "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}" + ASSISTANT + "{% endif %}"
+)  # fmt: skip
+
+
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a person's text, in which nothing is a control token."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
+    """Token ids of a prompt in the chat format, up to where the assistant's answer begins."""
+    user, end, assistant = tokenizer.convert_tokens_to_ids([USER, END, ASSISTANT])
+    return [user, *encode_text(tokenizer, prompt), end, assistant]
+
+
+def encode_exchange(tokenizer: Any, prompt: str, answer: str) -> list[int]:
+    """Token ids of a prompt with a finished answer: what the reward model reads."""
+    return [
+        *encode_prompt(tokenizer, prompt),
+        *encode_text(tokenizer, answer),
+        tokenizer.convert_tokens_to_ids(END),
+    ]
+
+
+def stop_tokens(tokenizer: Any) -> list[int]:
+    """Tokens with which a model ends its text by itself."""
+    return tokenizer.convert_tokens_to_ids([END, END_OF_DOCUMENT])

@@ -1,0 +1,236 @@
+"""What a recipe may say: one YAML file that describes a whole run.
+
+A recipe is read once, checked completely, and never changed: a stage that wants a number takes it
+from here, so that `stage.json` can name the recipe by its hash.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import InputError
+
+RECIPES = Path(__file__).parent / "recipes"
+REPOSITORY = Path(__file__).parent.parent
+
+
+class Section(BaseModel):
+    """A part of a recipe: no unknown keys, no silent conversions, no changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Source(Section):
+    """Real text for the base stage: a local file or folder, or a dataset on the Hub.
+
+    `kind` says how a row becomes documents: `prose` (text, title), `quiz` (question, answer, choices),
+    `dialogue` (turns), `instructions` (instruction, context, response).
+    """
+
+    name: str
+    kind: Literal["prose", "quiz", "dialogue", "instructions"]
+    licence: str
+    share: float = Field(gt=0, lt=1, description="share of the base stage's documents")
+    path: str | None = Field(None, description="Parquet or JSON Lines, relative to the repository")
+    dataset: str | None = Field(None, description="dataset id on the Hub")
+    config: str | None = None
+    revision: str | None = None
+    split: str = "train"
+    rows: int | None = Field(None, gt=0, description="read at most this many rows")
+
+    @model_validator(mode="after")
+    def one_place(self) -> "Source":
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("wants exactly one of 'path' and 'dataset'")
+        if self.dataset is not None and self.revision is None:
+            raise ValueError("a Hub dataset wants a pinned 'revision'")
+        return self
+
+
+class CorpusSettings(Section):
+    """Where the text comes from, and what is held out of training."""
+
+    cards: str = "assets/corpus"
+    domains: list[str] | None = Field(None, description="only the cards of these domains; null for all")
+    held_out_cards: float = Field(ge=0, lt=1, description="share of cards whose questions are never trained on")
+    held_out_wordings: float = Field(ge=0, lt=1, description="share of each question's prompts never trained on")
+    sources: list[Source] = []
+
+    @model_validator(mode="after")
+    def authored_text_remains(self) -> "CorpusSettings":
+        if sum(source.share for source in self.sources) >= 1:
+            raise ValueError("the shares of all sources must leave room for authored text (sum below 1)")
+        return self
+
+
+class TokenizerSettings(Section):
+    vocabulary_size: int = Field(ge=300, le=60_000)
+    documents: int = Field(gt=0, description="documents that the vocabulary is learned from")
+
+
+class ModelSettings(Section):
+    """The shape of the Llama-architecture model, shared by every stage."""
+
+    hidden_size: int = Field(gt=0)
+    layers: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    intermediate_size: int = Field(gt=0)
+    context: int = Field(ge=64, description="tokens that the model can see at once")
+
+    @model_validator(mode="after")
+    def heads_divide(self) -> "ModelSettings":
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError("'hidden_size' must be an even multiple of 'heads'")
+        return self
+
+
+class LoraSettings(Section):
+    """Low-rank adapters in place of full fine-tuning (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: int = Field(gt=0)
+    alpha: int = Field(gt=0)
+
+
+class BaseSettings(Section):
+    tokens: int = Field(gt=0, description="training budget, in tokens")
+    batch_size: int = Field(gt=0, description="blocks of `context` tokens a step")
+    muon_learning_rate: float = Field(gt=0)
+    adamw_learning_rate: float = Field(gt=0)
+    warmup: float = Field(ge=0, le=1, description="share of the steps")
+    decay: float = Field(ge=0, le=1, description="share of the steps")
+    compile: bool
+    save_every: int = Field(gt=0, description="steps")
+    sample_every: int = Field(gt=0, description="steps")
+
+
+class Shares(Section):
+    """How often a trainer's demonstration is weak or bad; the rest is good."""
+
+    weak: float = Field(ge=0, le=1)
+    bad: float = Field(ge=0, le=1)
+
+    @model_validator(mode="after")
+    def good_remains(self) -> "Shares":
+        if self.weak + self.bad > 1:
+            raise ValueError("'weak' and 'bad' together exceed 1")
+        return self
+
+
+class DemonstrationShares(Section):
+    """How uneven the trainers are who wrote the SFT demonstrations."""
+
+    usual: Shares
+    harmful: Shares = Field(description="bad: complies, without content")
+    yesno: Shares = Field(description="bad: confirms the myth or denies the fact")
+    unknowable: Shares = Field(description="kinds realtime, personal and unknown; bad: makes something up")
+
+
+class SftSettings(Section):
+    demonstrations: DemonstrationShares
+    instructions: list[Source] = Field([], description="plain instructions from real sets")
+    prompts_per_question: int = Field(gt=0, description="wordings of one question used in one epoch")
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    lora: LoraSettings | None = None
+    save_every: int = Field(gt=0)
+    sample_every: int = Field(gt=0)
+
+
+class RankingSettings(Section):
+    prompts: int = Field(gt=0)
+    answers: int = Field(ge=2, description="k sampled answers a prompt")
+    references: bool = Field(description="the card's own graded answers join the ranked set")
+    temperature: float = Field(gt=0)
+    max_new_tokens: int = Field(gt=0)
+    noise: float = Field(ge=0, description="standard deviation added to the annotator's grade (0 to 1)")
+    batch_size: int = Field(gt=0)
+    held_out: float = Field(gt=0, lt=1, description="share of rankings kept to test the reward model")
+
+
+class RewardSettings(Section):
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    save_every: int = Field(gt=0)
+
+
+class RlhfSettings(Section):
+    algorithm: Literal["grpo", "rloo"] = "grpo"
+    steps: int = Field(gt=0)
+    prompts_per_step: int = Field(gt=0)
+    group_size: int = Field(ge=2, description="answers sampled for one prompt")
+    max_new_tokens: int = Field(gt=0)
+    temperature: float = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    kl_coefficient: float = Field(ge=0)
+    unfinished_penalty: float = Field(ge=0, description="taken from the reward of an answer cut at the limit")
+    lora: LoraSettings
+    snapshots: int = Field(gt=0, description="adapters kept for the time line")
+    evaluate_every: int = Field(gt=0, description="steps between held-out checks; also when training state is saved")
+    evaluation_prompts: int = Field(gt=0)
+    target_reward: float | None = Field(None, description="stop when the mean reward reaches this")
+    kl_budget: float = Field(gt=0, description="stop when the mean KL from SFT (nats an answer) exceeds this")
+    win_rate_drop: float = Field(gt=0, le=1, description="stop when the win rate falls this far below its best")
+
+
+class DpoSettings(Section):
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    beta: float = Field(gt=0)
+    save_every: int = Field(gt=0)
+
+
+class Recipe(Section):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    description: str
+    seed: int
+    corpus: CorpusSettings
+    tokenizer: TokenizerSettings
+    model: ModelSettings
+    base: BaseSettings
+    sft: SftSettings
+    ranking: RankingSettings
+    reward: RewardSettings
+    rlhf: RlhfSettings
+    dpo: DpoSettings
+
+    def digest(self) -> str:
+        """SHA-256 of the recipe's content; comments and key order do not count."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+
+def load_recipe(name: str) -> Recipe:
+    """Read a bundled recipe by its name, or any recipe by the path of its YAML file.
+
+    Raises InputError when it is missing, is not YAML, or has an unknown, missing or ill-typed key.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        bundled = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+        raise InputError(f"no recipe {name!r}; use one of {bundled}, or the path of a .yaml file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{path}: {describe(error)}") from error
+
+
+def describe(error: ValidationError) -> str:
+    """The first problem of a failed validation in one line that names the key."""
+    problem: Any = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in problem["loc"]) or "the file"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key!r}; remove it or check its spelling{more}"
+    if problem["type"] == "missing":
+        return f"key {key!r} is missing{more}"
+    return f"key {key!r}: {problem['msg']}, found {problem['input']!r:.60}{more}"
