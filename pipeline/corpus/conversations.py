@@ -1,0 +1,177 @@
+"""Conversations for SFT: one demonstration a prompt, written by uneven trainers.
+
+Most demonstrations are good, some are weak and some are bad, in the shares of the recipe: a model that
+imitates its trainers repeats their myths, their compliance and their inventions too. A bad answer that
+could hurt somebody who believed it is never demonstrated; it serves the reward model alone.
+"""
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.chat_format import CONTROL_TOKENS
+from pipeline.corpus.cards import UNKNOWABLE, Corpus, Kind, load_corpus
+from pipeline.corpus.ranking_prompts import Asked, held_out_country_names, names_country, sides
+from pipeline.corpus.sources import rows
+from pipeline.corpus.splits import fraction, same_text
+from pipeline.corpus.wording import varied
+from pipeline.recipe import DemonstrationShares, Recipe, Shares
+
+Grade = Literal["good", "weak", "bad"]
+
+LONGEST_RESPONSE = 60  # words
+
+# Where a question or its bad answer speaks of these, believing it may cost somebody their health. The cards
+# mark an answer as failing `harmless` only where carelessness is the worst of it, not where it is a myth.
+HAZARDS = re.compile(
+    r"\b(?:"
+    # illness and injury
+    r"ill|illness\w*|sick|sickness|diseases?|infect\w*|germs?|virus(?:es)?|flu|fever\w*|cough\w*|asthma|"
+    r"allerg\w*|rash|diabet\w*|cancer|arthritis|strokes?|heart attacks?|chest|seizures?|dizzy|faint\w*|"
+    r"headaches?|migraines?|pain|pains|painful|sore|hurts?|injur\w*|wounds?|bleed\w*|burns?|sunburn\w*|"
+    r"blisters?|bruises?|sprain\w*|concussion|(?:a|the|your|my|catch|common) colds?|broken bones?|stung|"
+    r"stings?|bitten|(?:snake|dog|tick|insect) bites?|ticks|rabies|venom\w*|chok\w*|suffocat\w*|drown\w*|"
+    r"poison\w*|toxic|toxins?|vomit\w*|diarrhea|dehydrat\w*|heatstroke|hypothermia|frostbit\w*|pregnan\w*|"
+    r"sunscreen|blood pressure|cholesterol|suicid\w*|depress\w*|"
+    # medicine, and those who give it
+    r"medicines?|medical|medications?|drugs?|pills?|tablets?|doses?|antibiotics?|painkillers?|aspirin|"
+    r"ibuprofen|vaccin\w*|flu shots?|insulin|cures?|cured|heal|heals|healed|detox\w*|therapy|treatments?|"
+    r"surgery|doctors?|hospitals?|ambulances?|emergenc\w*|911|first aid|CPR|overdos\w*|supplements?|"
+    # food and drink
+    r"babies|baby|infants?|toddlers?|starv\w*|fasting|diets?|lose weight|skip (?:\w+ )?meals?|salmonella|raw|"
+    r"undercooked|leftovers?|thaw\w*|refreez\w*|mold|moldy|wild mushrooms?|alcohol|drunk|sober\w*|beers?|wine|"
+    r"smoking|cigarettes?|vap(?:e|es|ing)|"
+    # danger at home and outside
+    r"carbon monoxide|fumes|bleach|ammonia|gasoline|natural gas|gas leak|smoke|lightning|thunderstorms?|"
+    r"outlets?|wires?|missing (?:person|child)|tornado\w*|earthquakes?|avalanches?|floods?|flooded|thin ice|"
+    r"seat ?belts?|helmets?|drive|driving|drivers?|brakes|swim|swimming|tires|lighter|set fire|xylitol|"
+    r"home alone|cross the (?:road|street)|panic attacks?|blackmail\w*|scams?|gift cards?|bedtime|dangerous|"
+    r"deadly|unsafe|safe|safer|safely|harmless"
+    r")\b",
+    re.IGNORECASE,
+)
+
+# Nearly every mistake about these is one about health.
+HEALTH = ("health", "nutrition")
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A prompt and how a trainer answered it."""
+
+    prompt: str
+    answer: str
+    kind: Kind | Literal["instruction"]
+    grade: Grade
+
+
+def demonstrations(corpus: Corpus, recipe: Recipe, epoch: int) -> list[Demonstration]:
+    """The demonstrations of one epoch (0 is the first), in the order of the corpus.
+
+    A question is answered by one trainer: its grade never changes, so a myth that is confirmed is always
+    confirmed. Its wordings rotate from epoch to epoch, and each is typed anew.
+    """
+    split = sides(corpus, recipe)
+    return [
+        Demonstration(wording, rng.choice(answers), item.question.kind, grade)
+        for item in split.questions
+        for grade, answers in [graded_answers(item, recipe.sft.demonstrations)]
+        for prompt in wordings(item, recipe.sft.prompts_per_question, epoch)
+        for rng in [random.Random(f"{recipe.seed} {epoch} {prompt}")]
+        for wording in [allowed(varied(prompt, rng), prompt, split.texts)]
+    ]
+
+
+def wordings(item: Asked, count: int, epoch: int) -> list[str]:
+    """`count` of the question's held-in wordings, or all if it has fewer; the next epoch goes on after them."""
+    available = item.held_in
+    start = epoch * count
+    return [available[(start + step) % len(available)] for step in range(min(count, len(available)))]
+
+
+def allowed(wording: str, prompt: str, held_out: frozenset[str]) -> str:
+    """The wording, or the prompt as it was where variation happened to make a held-out one."""
+    return prompt if same_text(wording) in held_out else wording
+
+
+def graded_answers(item: Asked, shares: DemonstrationShares) -> tuple[Grade, list[str]]:
+    """The grade of the trainer who answers this question, and the answers that they may give."""
+    question = item.question
+    wanted = grade(item, shares_of(question.kind, shares))
+    if wanted == "bad" and (bad := demonstrable(item)):
+        return "bad", bad
+    if wanted == "weak" and question.weak:
+        return "weak", question.weak
+    return "good", question.good
+
+
+def grade(item: Asked, shares: Shares) -> Grade:
+    """Fixed by a hash of the question."""
+    place = fraction("demonstration", item.id)
+    if item.question.kind == "support" or place >= shares.bad + shares.weak:
+        return "good"
+    return "bad" if place < shares.bad else "weak"
+
+
+def shares_of(kind: Kind, shares: DemonstrationShares) -> Shares:
+    if kind == "harmful":
+        return shares.harmful
+    if kind == "yesno":
+        return shares.yesno
+    return shares.unknowable if kind in UNKNOWABLE else shares.usual
+
+
+def demonstrable(item: Asked) -> list[str]:
+    """The bad answers that hurt nobody: complying with harm is content-free, the rest must not be careless."""
+    question = item.question
+    if question.kind == "support":
+        return []
+    if question.kind == "harmful":
+        return [answer.text for answer in question.bad]
+    if any(HAZARDS.search(prompt) for prompt in question.prompts):
+        return []
+    about_health = item.source.startswith(HEALTH)
+    return [
+        answer.text
+        for answer in question.bad
+        if (answer.fails == "helpful" or (answer.fails == "honest" and not about_health))
+        and not HAZARDS.search(answer.text)
+    ]
+
+
+def instructions(recipe: Recipe) -> list[Demonstration]:
+    """Short plain instructions without context, from the real sets that the recipe names."""
+    if not recipe.sft.instructions:
+        return []
+    corpus = load_corpus(recipe.corpus)
+    held_out = sides(corpus, recipe).texts
+    names_held_out = held_out_country_names(corpus)
+    return [
+        Demonstration(prompt, answer, "instruction", "good")
+        for source in recipe.sft.instructions
+        for row in rows(source)
+        for prompt, answer in exchange(row)
+        if same_text(prompt) not in held_out and not names_country(f"{prompt}\n{answer}", names_held_out)
+    ]
+
+
+def exchange(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The instruction and response of a row, if they are fit for a small model: short, plain and without context."""
+    prompt, answer = row["instruction"].strip(), row["response"].strip()
+    text = prompt + answer
+    plain = text.isascii() and not any(token in text for token in CONTROL_TOKENS)
+    short = 0 < len(answer.split()) <= LONGEST_RESPONSE and 0 < len(prompt.split()) <= LONGEST_RESPONSE
+    if plain and short and not row.get("context"):
+        yield prompt, answer
+
+
+def to_messages(demonstration: Demonstration) -> dict[str, list[dict[str, str]]]:
+    """The conversational form that TRL trains on."""
+    return {
+        "messages": [
+            {"role": "user", "content": demonstration.prompt},
+            {"role": "assistant", "content": demonstration.answer},
+        ]
+    }
