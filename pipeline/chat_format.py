@@ -36,13 +36,15 @@ def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
     return [user, *encode_text(tokenizer, prompt), end, assistant]
 
 
-def encode_exchange(tokenizer: Any, prompt: str, answer: str) -> list[int]:
-    """Token ids of a prompt with a finished answer: what the reward model reads."""
-    return [
-        *encode_prompt(tokenizer, prompt),
-        *encode_text(tokenizer, answer),
-        tokenizer.convert_tokens_to_ids(END),
-    ]
+def encode_answer(tokenizer: Any, answer: str, finished: bool = True) -> list[int]:
+    """Token ids of an answer; one that was cut at the limit has no end token."""
+    end = [tokenizer.convert_tokens_to_ids(END)] if finished else []
+    return encode_text(tokenizer, answer) + end
+
+
+def encode_exchange(tokenizer: Any, prompt: str, answer: str, finished: bool = True) -> list[int]:
+    """Token ids of a prompt with an answer: what the reward model reads."""
+    return encode_prompt(tokenizer, prompt) + encode_answer(tokenizer, answer, finished)
 
 
 def stop_tokens(tokenizer: Any) -> list[int]:

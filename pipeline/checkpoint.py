@@ -183,7 +183,7 @@ def write_record(
     record = {
         "stage": stage,
         "parent": parent and {"stage": parent.stage, "weights": parent.record["files"].get(WEIGHTS)},
-        "recipe": {"name": recipe.name, "sha256": recipe.digest()},
+        "recipe": {"name": recipe.name, "sha256": recipe.digest(stage)},
         "corpus": {"sha256": corpus},
         "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
         "hardware": hardware(),

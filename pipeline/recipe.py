@@ -18,6 +18,23 @@ RECIPES = Path(__file__).parent / "recipes"
 REPOSITORY = Path(__file__).parent.parent
 
 
+# The sections of a recipe that decide what each stage becomes.
+TOKENIZER = ("corpus", "tokenizer")
+BASE = (*TOKENIZER, "model", "base")
+SFT = (*BASE, "sft")
+RANKING = (*SFT, "ranking")
+REWARD = (*RANKING, "reward")
+DECIDES = {
+    "tokenizer": TOKENIZER,
+    "base": BASE,
+    "sft": SFT,
+    "ranking": RANKING,
+    "reward": REWARD,
+    "rlhf": (*REWARD, "rlhf"),
+    "dpo": (*RANKING, "dpo"),
+}
+
+
 class Section(BaseModel):
     """A part of a recipe: no unknown keys, no silent conversions, no changes afterwards."""
 
@@ -123,6 +140,7 @@ class Shares(Section):
 class DemonstrationShares(Section):
     """How uneven the trainers are who wrote the SFT demonstrations."""
 
+    trainers: int = Field(description="seed of who answered which question")
     usual: Shares
     harmful: Shares = Field(description="bad: complies, without content")
     yesno: Shares = Field(description="bad: confirms the myth or denies the fact")
@@ -200,9 +218,13 @@ class Recipe(Section):
     rlhf: RlhfSettings
     dpo: DpoSettings
 
-    def digest(self) -> str:
-        """SHA-256 of the recipe's content; comments and key order do not count."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+    def digest(self, stage: str) -> str:
+        """SHA-256 of all that decides what a stage becomes: its settings and those of the stages before it.
+
+        Changing how RLHF runs therefore leaves a trained base valid. Comments and key order do not count.
+        """
+        settings = self.model_dump(include={"seed", *DECIDES[stage]})
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def load_recipe(name: str) -> Recipe:

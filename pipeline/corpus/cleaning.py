@@ -138,7 +138,15 @@ def drop_near_duplicates(steps: Path) -> None:
 def execute(steps: list[PipelineStep], logs: Path, tasks: int = 1) -> None:
     """Run steps in this process. datatrove's executors for Slurm and Ray take the same steps."""
     logger.disable("datatrove")
-    LocalPipelineExecutor(steps, tasks=tasks, workers=1, logging_dir=str(logs)).run()
+    InProcess(steps, tasks=tasks, workers=1, logging_dir=str(logs)).run()
+
+
+class InProcess(LocalPipelineExecutor):
+    """Runs one task after the other. The local executor's helper process would outlive a killed run."""
+
+    def run(self) -> None:
+        for rank in range(self.tasks):
+            self._run_for_rank(rank)
 
 
 def writer(folder: Path) -> JsonlWriter:

@@ -2,7 +2,8 @@
 
 Most demonstrations are good, some are weak and some are bad, in the shares of the recipe: a model that
 imitates its trainers repeats their myths, their compliance and their inventions too. A bad answer that
-could hurt somebody who believed it is never demonstrated; it serves the reward model alone.
+could hurt somebody who believed it is never demonstrated; it serves the reward model alone. Where a trainer
+would have given one, the question has no demonstration, and the model is left to what the others taught it.
 """
 
 import random
@@ -78,6 +79,7 @@ def demonstrations(corpus: Corpus, recipe: Recipe, epoch: int) -> list[Demonstra
         Demonstration(wording, rng.choice(answers), item.question.kind, grade)
         for item in split.questions
         for grade, answers in [graded_answers(item, recipe.sft.demonstrations)]
+        if answers
         for prompt in wordings(item, recipe.sft.prompts_per_question, epoch)
         for rng in [random.Random(f"{recipe.seed} {epoch} {prompt}")]
         for wording in [allowed(varied(prompt, rng), prompt, split.texts)]
@@ -97,19 +99,19 @@ def allowed(wording: str, prompt: str, held_out: frozenset[str]) -> str:
 
 
 def graded_answers(item: Asked, shares: DemonstrationShares) -> tuple[Grade, list[str]]:
-    """The grade of the trainer who answers this question, and the answers that they may give."""
+    """The grade of the trainer who answers this question, and the answers that they may give: perhaps none."""
     question = item.question
-    wanted = grade(item, shares_of(question.kind, shares))
-    if wanted == "bad" and (bad := demonstrable(item)):
-        return "bad", bad
+    wanted = grade(item, shares_of(question.kind, shares), shares.trainers)
+    if wanted == "bad":
+        return "bad", demonstrable(item)
     if wanted == "weak" and question.weak:
         return "weak", question.weak
     return "good", question.good
 
 
-def grade(item: Asked, shares: Shares) -> Grade:
-    """Fixed by a hash of the question."""
-    place = fraction("demonstration", item.id)
+def grade(item: Asked, shares: Shares, trainers: int) -> Grade:
+    """Fixed by a hash of the question; with other `trainers`, other questions are answered badly."""
+    place = fraction("demonstration", str(trainers), item.id)
     if item.question.kind == "support" or place >= shares.bad + shares.weak:
         return "good"
     return "bad" if place < shares.bad else "weak"

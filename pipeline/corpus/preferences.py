@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from pipeline.chat_format import END, encode_prompt, encode_text
+from pipeline.chat_format import encode_exchange
 
 Answer = dict[str, Any]
 
@@ -21,15 +21,9 @@ def pairs(ranking: dict[str, Any], seed: int) -> list[tuple[Answer, Answer]]:
     return found
 
 
-def encode_answer(tokenizer: Any, answer: Answer) -> list[int]:
-    """Token ids of an answer as its model wrote it: one that was cut at the limit has no end token."""
-    end = [tokenizer.convert_tokens_to_ids(END)] if answer["stopped"] else []
-    return encode_text(tokenizer, answer["text"]) + end
-
-
 def encode_ranked(tokenizer: Any, prompt: str, answer: Answer) -> list[int]:
-    """Token ids of a prompt with a ranked answer; for a finished one the same as `encode_exchange`."""
-    return encode_prompt(tokenizer, prompt) + encode_answer(tokenizer, answer)
+    """Token ids of a prompt with a ranked answer, as its model wrote it: finished or cut."""
+    return encode_exchange(tokenizer, prompt, answer["text"], answer["stopped"])
 
 
 def fitting(ranking: dict[str, Any], tokenizer: Any, context: int) -> dict[str, Any]:
