@@ -1,0 +1,81 @@
+"""Several stages side by side on a file of prompts, and the reward model on a file of answers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline.checkpoint import ANSWERING, Family, read_json_lines, write_json_lines
+from pipeline.errors import InputError
+from pipeline.inference.decoding import Decoding
+from pipeline.inference.models import checked, load_reward, load_stage
+
+
+def compare(family: Family, prompts_file: Path, out: Path, decoding: Decoding) -> None:
+    """Answer every prompt with every trained stage and score the answers.
+
+    Reads lines `{"id", "prompt"}` and writes, whole or not at all, lines `{"id", "prompt", "answers":
+    {"base": {"text", "tokens", "stopped", "reward"}, "sft": ...}}`. A stage that is not trained yet is
+    left out; "reward" is null when there is no reward stage. Raises InputError that names the file,
+    the line and the field of what cannot be used.
+    """
+    lines = read_lines(prompts_file, out, {"id": (str, int), "prompt": (str,)})
+    prompts = [line["prompt"] for line in lines]
+    reward = load_reward(family.checkpoint("reward")) if family.has("reward") else None
+    records: list[dict[str, Any]] = [{"id": line["id"], "prompt": line["prompt"], "answers": {}} for line in lines]
+    stages = [stage for stage in ANSWERING if family.has(stage)]
+    for stage in tqdm(stages, desc="compare", unit="stage"):
+        model = load_stage(family.checkpoint(stage))
+        check_prompts(prompts_file, prompts, model.encode)
+        answers = model.answers(prompts, decoding)
+        pairs = [(prompt, answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
+        finished = [answer.stopped for answer in answers]
+        rewards = reward.scores(pairs, finished) if reward else [None] * len(pairs)
+        for record, answer, score in zip(records, answers, rewards, strict=True):
+            record["answers"][stage] = {
+                "text": answer.text,
+                "tokens": answer.tokens,
+                "stopped": answer.stopped,
+                "reward": score,
+            }
+    write_json_lines(out, records)
+
+
+def score(family: Family, in_file: Path, out: Path) -> None:
+    """Write the lines `{"prompt", "response"}` of a file again with `"reward"`, whole or not at all.
+
+    Raises InputError that names the file, the line and the field of what cannot be used.
+    """
+    lines = read_lines(in_file, out, {"prompt": (str,), "response": (str,)})
+    reward = load_reward(family.checkpoint("reward"))
+    scores = reward.scores([(line["prompt"], line["response"]) for line in lines])
+    write_json_lines(out, [line | {"reward": score} for line, score in zip(lines, scores, strict=True)])
+
+
+def read_lines(path: Path, out: Path, fields: dict[str, tuple[type, ...]]) -> list[dict[str, Any]]:
+    """The records of a JSON Lines file, each checked to have its fields and a prompt that can be read.
+
+    An output that could not be written is refused here, before the work and not after it.
+    """
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; name a file to write to")
+    records = read_json_lines(path)
+    for number, record in enumerate(records, 1):
+        for field, types in fields.items():
+            if field not in record:
+                raise InputError(f"{path}, line {number}: field {field!r} is missing")
+            if not isinstance(record[field], types) or isinstance(record[field], bool):
+                wanted = " or ".join({str: "a text", int: "a whole number"}[kind] for kind in types)
+                raise InputError(f"{path}, line {number}, field {field!r}: not {wanted}")
+    check_prompts(path, [record["prompt"] for record in records], checked)
+    return records
+
+
+def check_prompts(path: Path, prompts: list[str], check: Callable[[str], object]) -> None:
+    """Let what a check says against a prompt name the file, the line and the field."""
+    for number, prompt in enumerate(prompts, 1):
+        try:
+            check(prompt)
+        except InputError as error:
+            raise InputError(f"{path}, line {number}, field 'prompt': {error}") from error

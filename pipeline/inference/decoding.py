@@ -1,0 +1,166 @@
+"""How a model's next-token distribution becomes text: batched, seeded, one step at a time.
+
+In place of `generate`: here a row's randomness is its own, a caller sees every step as it happens and
+stops by closing the iterator, and each step is cheaper.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How to choose the next token.
+
+    `temperature` 0 takes the likeliest token; above, tokens are drawn from the tempered distribution,
+    cut to its nucleus, the likeliest tokens that together hold `top_p` of the probability
+    (Holtzman et al. 2019, arXiv:1904.09751).
+    """
+
+    max_new_tokens: int = 96
+    temperature: float = 0.7
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote after a prompt: the tokens before the stop token, and whether it came to one."""
+
+    tokens: list[int]
+    stopped: bool
+
+
+def decode(model: Any, prompts: list[list[int]], decoding: Decoding, stop: list[int]) -> Iterator[list[int | None]]:
+    """Continue all prompts together; yields one list a step: the new token of each prompt, None once it has ended.
+
+    A row ends with a token of `stop` (which is yielded), after `max_new_tokens`, or when the model's
+    context is full. Its draws come from the seed and its own prompt: the same prompt gives the same
+    continuation whatever else is in the batch (up to floating-point rounding), and the global random
+    state is left alone. To sample one prompt several times, vary `decoding.seed`.
+
+    Works for a causal language model of `transformers` (or `peft` around one) on any device. A model
+    in training mode is put in evaluation mode until the iterator is exhausted or closed.
+    Raises ValueError for a prompt without tokens.
+    """
+    import torch
+
+    from pipeline.inference.cache import roomy_cache
+
+    if not all(prompts):
+        raise ValueError("a prompt needs at least one token")
+    context = model.config.get_text_config().max_position_embeddings
+    room = [min(decoding.max_new_tokens, context - len(prompt)) for prompt in prompts]
+    rows = [row for row in range(len(prompts)) if room[row] > 0]
+    if not rows:
+        return
+    tokens, mask, positions = left_padded([prompts[row] for row in rows], model.device)
+    draws = torch.stack([uniform(decoding, prompts[row]) for row in rows]).to(model.device)
+    cache = roomy_cache(model.config)
+    going = set(rows)
+    training = model.training
+    model.eval()
+    try:
+        for step in range(decoding.max_new_tokens):
+            # Not around the yield: the caller's code must not run in inference mode.
+            with torch.inference_mode():
+                output = model(
+                    input_ids=tokens,
+                    attention_mask=mask,
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+                tokens = choose(output.logits[:, -1], decoding, draws[:, step])
+            news: list[int | None] = [None] * len(prompts)
+            for row, token in zip(rows, tokens.tolist(), strict=True):
+                if row in going:
+                    news[row] = token
+                    if token in stop or step + 1 == room[row]:
+                        going.remove(row)
+            yield news
+            if not going:
+                return
+            with torch.inference_mode():
+                # Ended rows are computed along until a quarter has ended: dropping copies the cache.
+                if len(going) <= 0.75 * len(rows):
+                    kept = torch.tensor([place for place, row in enumerate(rows) if row in going])
+                    rows = [row for row in rows if row in going]
+                    kept = kept.to(model.device)
+                    tokens, mask, positions, draws = tokens[kept], mask[kept], positions[kept], draws[kept]
+                    cache.batch_select_indices(kept)
+                tokens = tokens[:, None]
+                mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+                positions = positions[:, -1:] + 1
+    finally:
+        model.train(training)
+
+
+def complete(
+    model: Any, prompts: list[list[int]], decoding: Decoding, stop: list[int], batch_size: int = 64
+) -> list[Completion]:
+    """Continue many prompts, at most `batch_size` at a time, and return the completions in their order.
+
+    Prompts of similar length run together, which leaves little padding. See `decode` for what a row's
+    completion depends on.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    completions = {}
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        written: list[list[int]] = [[] for _ in batch]
+        for news in decode(model, [prompts[index] for index in batch], decoding, stop):
+            for tokens, token in zip(written, news, strict=True):
+                if token is not None:
+                    tokens.append(token)
+        for index, tokens in zip(batch, written, strict=True):
+            stopped = bool(tokens) and tokens[-1] in stop
+            completions[index] = Completion(tokens[:-1] if stopped else tokens, stopped)
+    return [completions[index] for index in range(len(prompts))]
+
+
+def left_padded(
+    prompts: list[list[int]], device: "torch.device"
+) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
+    """Tokens, attention mask and positions of a batch of prompts, each [rows, longest]."""
+    import torch
+
+    longest = max(len(prompt) for prompt in prompts)
+    # Any token can pad: the mask hides it.
+    tokens = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    return tokens, mask, (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def uniform(decoding: Decoding, prompt: list[int]) -> "torch.Tensor":
+    """One number in [0, 1) for each step of a row, from the seed and the row's prompt. [max_new_tokens]"""
+    import torch
+
+    digest = hashlib.sha256(json.dumps([decoding.seed, prompt]).encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], signed=True))
+    return torch.rand(decoding.max_new_tokens, generator=generator, dtype=torch.float64)
+
+
+def choose(logits: "torch.Tensor", decoding: Decoding, draws: "torch.Tensor") -> "torch.Tensor":
+    """The next token of each row from its logits [rows, vocabulary] and its draw [rows]."""
+    import torch
+
+    if decoding.temperature == 0:
+        return logits.argmax(-1)
+    probabilities = (logits.float() / decoding.temperature).softmax(-1)
+    if decoding.top_p < 1:
+        ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(-1) - ordered
+        probabilities = probabilities.scatter(-1, tokens, ordered.masked_fill(before >= decoding.top_p, 0))
+    # Inverse of the cumulative distribution, in double precision so that large vocabularies stay exact.
+    cumulative = probabilities.double().cumsum(-1)
+    thresholds = draws[:, None] * cumulative[:, -1:]
+    tokens = torch.searchsorted(cumulative, thresholds, right=True)[:, 0]
+    return tokens.clamp(max=logits.shape[-1] - 1)
