@@ -1,0 +1,43 @@
+"""The model card that stands in every checkpoint."""
+
+from typing import Any
+
+from pipeline.recipe import Recipe
+
+WHAT_IT_IS = {
+    "base": "pre-trained on text: it predicts the next word, continues what it is given, and does not answer",
+    "sft": "fine-tuned on demonstrations of uneven quality: it answers, and imitates its trainers' mistakes too",
+    "reward": "trained on ranked answers: it gives a prompt and an answer one number, higher for better",
+    "rlhf": "tuned against the reward model with a policy gradient, held near SFT by a KL penalty",
+    "dpo": "tuned on the same rankings as the reward model, directly, without a reward model",
+}
+
+
+def model_card(stage: str, recipe: Recipe, model: Any, figures: dict[str, Any]) -> str:
+    """Markdown with the metadata that the Hub reads."""
+    sources = recipe.corpus.sources + recipe.sft.instructions
+    licences = [f"- {source.name}: {source.licence}" for source in sources]
+    numbers = [f"- {name}: {value}" for name, value in figures.items() if isinstance(value, int | float | str)]
+    return "\n".join(
+        [
+            "---",
+            "language: en",
+            "library_name: transformers",
+            f"pipeline_tag: {'text-classification' if stage == 'reward' else 'text-generation'}",
+            f"tags: [stagewise, {stage}]",
+            "---",
+            f"# {recipe.name}: {stage}",
+            "",
+            f"One stage of a small teaching chatbot, {WHAT_IT_IS[stage]}.",
+            f"It has {model.num_parameters():,} parameters and was trained from scratch.",
+            "It is a research model: its answers can be wrong or unpleasant and are not advice.",
+            "",
+            "## Trained on",
+            "- authored topic cards, countries and prompt lists: Apache-2.0",
+            *licences,
+            "",
+            "## Figures",
+            *numbers,
+            "",
+        ]
+    )
