@@ -1,0 +1,152 @@
+"""DPO: the SFT model learns the annotators' preference directly, without a reward model.
+
+From the rankings that trained the reward model it learns to make the better answer of two likelier, and
+the worse one less likely, than the SFT model did. It ends near where RLHF does for the price of another
+fine-tune. But it learns from answers that were written before it began: it never meets the mistakes that it
+makes itself, and it may grow surer of a preference than the rankings warrant.
+"""
+
+import random
+from typing import Any
+
+from datasets import Dataset
+from transformers import AutoTokenizer, PrinterCallback
+from trl import DPOConfig, DPOTrainer
+
+from pipeline.batching import in_similar_batches
+from pipeline.chat_format import encode_answer, encode_prompt
+from pipeline.checkpoint import Checkpoint, Family
+from pipeline.corpus.preferences import fitting, pairs
+from pipeline.errors import InputError
+from pipeline.recipe import Recipe
+from pipeline.training import (
+    Clock,
+    Progress,
+    Samples,
+    StopOnNaN,
+    finish,
+    keep_memory,
+    last_save,
+    metrics,
+    trainer_arguments,
+)
+
+MOST_PAIRS = 3  # of one ranking: its best answer against its worst, and the two that are next furthest apart
+
+Ranking = dict[str, Any]
+TokenPair = dict[str, list[int]]
+
+
+class TokenPairTrainer(DPOTrainer):
+    """A DPOTrainer for pairs of token ids.
+
+    Its own preparation tokenises text and would end every answer with the end token, cut ones too.
+    """
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+
+def run(recipe: Recipe, family: Family) -> Checkpoint:
+    """Train on pairs of ranked answers, with SFT as the reference (Rafailov et al. 2023, arXiv:2305.18290).
+
+    Answers are taken as their model wrote them: one that was cut at the limit has no end token.
+    Resumes from the newest save in the work folder. Raises InputError when SFT or the rankings are
+    missing, or when no pair of answers is left to train or to test on.
+    """
+    keep_memory()
+    settings = recipe.dpo
+    sft, ranked = family.checkpoint("sft"), family.checkpoint("ranking")
+    tokenizer = AutoTokenizer.from_pretrained(sft.path)
+    rankings = [fitting(ranking, tokenizer, recipe.model.context) for ranking in ranked.lines("rankings.jsonl")]
+    training = token_pairs(rankings, "train", tokenizer, recipe.seed)
+    test = token_pairs(rankings, "test", tokenizer, recipe.seed)
+    if not training or not test:
+        raise InputError("too few rankings tell two answers apart; raise 'ranking.prompts' in the recipe")
+    shown = in_similar_batches(epochs(training, settings.epochs, recipe.seed), length, settings.batch_size, recipe.seed)
+
+    work = family.work("dpo")
+    clock, samples = Clock(work), Samples(work, tokenizer, encode_prompt, settings.save_every)
+    arguments = trainer_arguments(
+        work,
+        seed=recipe.seed,
+        save_every=settings.save_every,
+        learning_rate=settings.learning_rate,
+        batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        beta=settings.beta,
+        lr_scheduler_type="linear",
+        warmup_steps=0.05,
+        # The pairs of all epochs stand one after another, in an order that is made here.
+        num_train_epochs=1,
+        train_sampling_strategy="sequential",
+        max_length=None,
+    )
+    trainer = TokenPairTrainer(
+        model=str(sft.path),
+        args=DPOConfig(**arguments),
+        train_dataset=Dataset.from_list(shown),
+        processing_class=tokenizer,
+        callbacks=[Progress("dpo"), samples, StopOnNaN(), clock],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=last_save(work))
+    measured = trainer.evaluate(Dataset.from_list(test))
+    return finish(
+        family,
+        "dpo",
+        recipe,
+        trainer.model,
+        tokenizer,
+        corpus=ranked.record["corpus"]["sha256"],
+        parent=sft,
+        steps=trainer.state.global_step,
+        seconds=clock.seconds,
+        figures=figures(measured, settings.beta) | {"training_pairs": len(training), "held_out_pairs": len(test)},
+        metrics=metrics(trainer),
+        samples=samples.records,
+    )
+
+
+def token_pairs(rankings: list[Ranking], split: str, tokenizer: Any, seed: int) -> list[TokenPair]:
+    """Pairs of the rankings of a split as token ids: of each ranking those furthest apart, at most MOST_PAIRS."""
+    return [
+        {
+            "prompt_ids": encode_prompt(tokenizer, ranking["prompt"]),
+            "chosen_ids": encode_answer(tokenizer, better["text"], better["stopped"]),
+            "rejected_ids": encode_answer(tokenizer, worse["text"], worse["stopped"]),
+        }
+        for ranking in rankings
+        if ranking["split"] == split
+        for better, worse in furthest(pairs(ranking, seed))
+    ]
+
+
+def furthest(ranked: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    return sorted(ranked, key=lambda pair: pair[0]["rank"] - pair[1]["rank"])[:MOST_PAIRS]
+
+
+def epochs(training: list[TokenPair], count: int, seed: int) -> list[TokenPair]:
+    """The pairs of all epochs one after another, each epoch in an order of its own."""
+    orders = [random.Random(f"{seed} {epoch}").sample(training, len(training)) for epoch in range(count)]
+    return [pair for order in orders for pair in order]
+
+
+def length(pair: TokenPair) -> int:
+    return len(pair["prompt_ids"]) + max(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
+
+
+def figures(measured: dict[str, float], beta: float) -> dict[str, float]:
+    """What the evaluation on held-out rankings says.
+
+    DPO's implicit reward of an answer is beta times the shift of its log-probability from SFT's.
+    `held_out_accuracy` is the share of pairs whose better answer has the higher one, `margin` the mean
+    difference; the shifts are in nats an answer, and say how far the policy has moved.
+    """
+    return {
+        "held_out_loss": measured["eval_loss"],
+        "held_out_accuracy": measured["eval_rewards/accuracies"],
+        "margin": measured["eval_rewards/margins"],
+        "logprob_shift_of_better": measured["eval_rewards/chosen"] / beta,
+        "logprob_shift_of_worse": measured["eval_rewards/rejected"] / beta,
+    }

@@ -1,0 +1,136 @@
+"""Supervised fine-tuning: the base model learns to answer, by imitating demonstrations.
+
+A base model continues text. Here it is shown conversations in the chat format, each with an answer that a
+person wrote, and learns to predict the answer's tokens and the end token after them: it now takes what it
+reads as a question, answers it, and stops. It imitates its trainers, the careless ones too: it complies
+with harmful requests, confirms myths and makes up what it cannot know as often as they did, because all
+that it learns is what an answer looks like, not which of two answers is better.
+"""
+
+import random
+from typing import Any
+
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoTokenizer, PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from pipeline.batching import in_similar_batches
+from pipeline.chat_format import encode_exchange, encode_prompt
+from pipeline.checkpoint import Checkpoint, Family
+from pipeline.corpus.cards import Corpus, load_corpus
+from pipeline.corpus.conversations import Demonstration, demonstrations, instructions, to_messages
+from pipeline.corpus.ranking_prompts import held_out_prompts
+from pipeline.recipe import LoraSettings, Recipe
+from pipeline.training import (
+    Clock,
+    Progress,
+    Samples,
+    StopOnNaN,
+    finish,
+    keep_memory,
+    last_save,
+    metrics,
+    trainer_arguments,
+)
+
+HELD_OUT = 512  # demonstrations on which the held-out loss is measured
+
+
+def run(recipe: Recipe, family: Family) -> Checkpoint:
+    """Fine-tune the base checkpoint in one pass over the demonstrations of every epoch.
+
+    All weights are trained, or low-rank adapters that are merged at the end. Resumes from the newest
+    save in the work folder. Raises InputError when base is not trained yet.
+    """
+    keep_memory()
+    settings = recipe.sft
+    base = family.checkpoint("base")
+    work = family.work("sft")
+    corpus = load_corpus(recipe.corpus)
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+
+    def length(demonstration: Demonstration) -> int:
+        return len(encode_exchange(tokenizer, demonstration.prompt, demonstration.answer))
+
+    written = training_demonstrations(corpus, recipe)
+    fitting = [demonstration for demonstration in written if length(demonstration) <= recipe.model.context]
+    shown = in_similar_batches(fitting, length, settings.batch_size, recipe.seed)
+    clock, samples = Clock(work), Samples(work, tokenizer, encode_prompt, settings.sample_every)
+    arguments = trainer_arguments(
+        work,
+        seed=recipe.seed,
+        save_every=settings.save_every,
+        learning_rate=settings.learning_rate,
+        batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        # The demonstrations of all epochs stand one after another, in an order that is made here.
+        num_train_epochs=1,
+        train_sampling_strategy="sequential",
+        # Only the tokens of the assistant's answers count, the end token included.
+        assistant_only_loss=True,
+        max_length=recipe.model.context,
+    )
+    trainer = SFTTrainer(
+        model=str(base.path),
+        args=SFTConfig(**arguments),
+        train_dataset=Dataset.from_list([to_messages(demonstration) for demonstration in shown]),
+        processing_class=tokenizer,
+        peft_config=low_rank(settings.lora) if settings.lora else None,
+        callbacks=[Progress("sft"), samples, StopOnNaN(), clock],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=last_save(work))
+    held_out = [to_messages(demonstration) for demonstration in held_out_demonstrations(corpus, recipe)]
+    measured = trainer.evaluate(Dataset.from_list(held_out))
+    model: Any = trainer.model
+    return finish(
+        family,
+        "sft",
+        recipe,
+        model.merge_and_unload() if settings.lora else model,
+        tokenizer,
+        corpus=corpus.sha256,
+        parent=base,
+        steps=trainer.state.global_step,
+        seconds=clock.seconds,
+        figures={
+            "held_out_loss": measured["eval_loss"],
+            "held_out_token_accuracy": measured["eval_mean_token_accuracy"],
+            "demonstrations": len(shown),
+            "too_long": len(written) - len(shown),
+        },
+        metrics=metrics(trainer),
+        samples=samples.records,
+    )
+
+
+def training_demonstrations(corpus: Corpus, recipe: Recipe) -> list[Demonstration]:
+    """The demonstrations of every epoch in the order of the epochs, each epoch shuffled.
+
+    Demonstrations differ from epoch to epoch; the plain instructions are dealt out among the epochs.
+    """
+    epochs = recipe.sft.epochs
+    plain = instructions(recipe)
+    result: list[Demonstration] = []
+    for epoch in range(epochs):
+        shown = demonstrations(corpus, recipe, epoch) + plain[epoch::epochs]
+        random.Random(f"{recipe.seed} {epoch}").shuffle(shown)
+        result += shown
+    return result
+
+
+def held_out_demonstrations(corpus: Corpus, recipe: Recipe) -> list[Demonstration]:
+    """Good answers to wordings that are never trained on, of questions that are: at most HELD_OUT of them."""
+    found = [
+        Demonstration(held_out.prompt, held_out.question.good[0], held_out.kind, "good")
+        for held_out in held_out_prompts(corpus, recipe)
+        if held_out.split == "wording" and held_out.question
+    ]
+    return random.Random(recipe.seed).sample(found, min(HELD_OUT, len(found)))
+
+
+def low_rank(settings: LoraSettings) -> LoraConfig:
+    return LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
