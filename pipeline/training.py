@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from pipeline.chat_format import stop_tokens
 from pipeline.checkpoint import (
@@ -66,6 +66,12 @@ def trainer_arguments(
         "report_to": "none",
         "disable_tqdm": True,
     } | more
+
+
+def resume(trainer: Any, work: Path) -> None:
+    """Run a trainer on from its newest save, with our progress bar in place of the logs that it prints."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=last_save(work))
 
 
 def last_save(work: Path) -> str | None:

@@ -18,7 +18,6 @@ from transformers import (
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
-    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -39,8 +38,8 @@ from pipeline.training import (
     StopOnNaN,
     finish,
     keep_memory,
-    last_save,
     metrics,
+    resume,
     trainer_arguments,
 )
 
@@ -85,8 +84,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         optimizers=(MuonWithAdamW(model, settings.muon_learning_rate, settings.adamw_learning_rate), None),
         callbacks=[Progress("base"), samples, StopOnNaN(), clock, speed],
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_save(work))
+    resume(trainer, work)
     logged = metrics(trainer)
     losses = [record["loss"] for record in logged[-10:]]
     figures = {

@@ -10,7 +10,7 @@ import random
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoTokenizer, PrinterCallback
+from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 from pipeline.batching import in_similar_batches
@@ -26,8 +26,8 @@ from pipeline.training import (
     StopOnNaN,
     finish,
     keep_memory,
-    last_save,
     metrics,
+    resume,
     trainer_arguments,
 )
 
@@ -89,8 +89,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         processing_class=tokenizer,
         callbacks=[Progress("dpo"), samples, StopOnNaN(), clock],
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_save(work))
+    resume(trainer, work)
     measured = trainer.evaluate(Dataset.from_list(test))
     return finish(
         family,

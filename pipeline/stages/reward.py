@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoTokenizer, PrinterCallback
+from transformers import AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
 from pipeline.batching import in_similar_batches
@@ -33,8 +33,8 @@ from pipeline.training import (
     StopOnNaN,
     finish,
     keep_memory,
-    last_save,
     metrics,
+    resume,
     trainer_arguments,
 )
 
@@ -124,8 +124,7 @@ def train(
         processing_class=tokenizer,
         callbacks=[clock, Progress("reward"), StopOnNaN()],
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_save(work))
+    resume(trainer, work)
     return trainer
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoTokenizer, PrinterCallback
+from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from pipeline.batching import in_similar_batches
@@ -29,8 +29,8 @@ from pipeline.training import (
     StopOnNaN,
     finish,
     keep_memory,
-    last_save,
     metrics,
+    resume,
     trainer_arguments,
 )
 
@@ -81,8 +81,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         peft_config=low_rank(settings.lora) if settings.lora else None,
         callbacks=[Progress("sft"), samples, StopOnNaN(), clock],
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_save(work))
+    resume(trainer, work)
     held_out = [to_messages(demonstration) for demonstration in held_out_demonstrations(corpus, recipe)]
     measured = trainer.evaluate(Dataset.from_list(held_out))
     model: Any = trainer.model

@@ -1,0 +1,249 @@
+"""The command line: one subcommand a step."""
+
+import argparse
+import errno
+import json
+import os
+import sys
+import warnings
+from collections import Counter
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+from pipeline.checkpoint import ANSWERING, STAGES, Family, open_family, write_json_lines
+from pipeline.corpus.cards import load_corpus
+from pipeline.errors import InputError
+from pipeline.inference.decoding import Decoding
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.run import PURPOSE, run_all, run_stage, sole_run
+
+# What a failed write is called. Libraries wrap the system's error in their own kinds and keep its text; torch
+# says only where in the file it failed.
+DISK_FULL = (
+    *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
+    "PytorchStreamWriter failed writing",
+    "unexpected pos",
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand. Returns the exit code: 0, 2 for input that cannot be used, 130 when interrupted."""
+    options = parser().parse_args(arguments)
+    quieten()
+    try:
+        options.run(options)
+    except InputError as error:
+        print(f"stagewise: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stagewise: interrupted; the same command goes on from the last save", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not any(sign in str(error) for sign in DISK_FULL):
+            raise
+        reason = " ".join(str(error).split())
+        print(f"stagewise: error: disk full ({reason}); make room and run the same command again", file=sys.stderr)
+        return 2
+    return 0
+
+
+def quieten() -> None:
+    """Let the libraries' own bars and advice not hide ours. Has an effect only before they are imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The subcommands and their options; each leaves its function in `run`."""
+    training = argparse.ArgumentParser(add_help=False)
+    training.add_argument("--recipe", required=True, metavar="NAME", help="a bundled recipe, or a .yaml file")
+    training.add_argument("--out", type=Path, metavar="DIR", help="the family's folder (default: checkpoints/NAME)")
+    training.add_argument("--authored-only", action="store_true", help="leave out the recipe's real text")
+    family = argparse.ArgumentParser(add_help=False)
+    family.add_argument("--family", default="checkpoints/tiny", metavar="DIR", help="default: %(default)s")
+    decoding = argparse.ArgumentParser(add_help=False)
+    decoding.add_argument("--seed", type=int, default=0, metavar="N")
+    decoding.add_argument("--temperature", type=at_least_zero, default=0.7, metavar="T", help="0 is greedy")
+    decoding.add_argument("--max-new-tokens", type=positive, default=96, metavar="N")
+
+    whole = argparse.ArgumentParser(prog="stagewise", description="One language model, caught at every stage.")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+
+    corpus = commands.add_parser("corpus", help="check, clean or build the training text")
+    steps = corpus.add_subparsers(required=True, metavar="STEP")
+    step = steps.add_parser("check", help="check the authored text; name file, line and field of what is wrong")
+    step.add_argument("--recipe", default="tiny", metavar="NAME", help="whose corpus (default: %(default)s)")
+    step.set_defaults(run=check_corpus)
+    step = steps.add_parser("clean", parents=[training], help="filter the real text and show what was removed")
+    step.set_defaults(run=clean_corpus)
+    step = steps.add_parser("build", parents=[training], help="write out what the stages will be trained on")
+    step.set_defaults(run=build_corpus)
+
+    command = commands.add_parser("run", parents=[training], help="train every stage; goes on where it stopped")
+    command.add_argument("--until", choices=STAGES, metavar="STAGE", help=f"last stage: {', '.join(STAGES)}")
+    command.set_defaults(run=run)
+    for stage in STAGES:
+        command = commands.add_parser(stage, parents=[training], help=f"this stage alone: {PURPOSE[stage]}")
+        command.set_defaults(run=run_one, stage=stage)
+
+    command = commands.add_parser("compare", parents=[family, decoding], help="answer prompts with every stage")
+    command.add_argument("--prompts", type=Path, required=True, metavar="FILE.jsonl")
+    command.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
+    command.set_defaults(run=compare)
+    command = commands.add_parser("score", parents=[family], help="score answers with the reward model")
+    command.add_argument("--in", type=Path, required=True, metavar="FILE.jsonl", dest="answers")
+    command.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
+    command.set_defaults(run=score)
+    command = commands.add_parser("report", parents=[family], help="measure every stage on held-out prompts")
+    command.add_argument(
+        "--prompts", type=positive, default=20, metavar="N", help="of each kind and split (default: 20)"
+    )
+    command.set_defaults(run=report)
+    command = commands.add_parser("chat", parents=[family, decoding], help="talk to one stage")
+    command.add_argument("--stage", choices=ANSWERING, default="rlhf", metavar="STAGE", help="default: %(default)s")
+    command.set_defaults(run=chat)
+    return whole
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def at_least_zero(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return number
+
+
+def chosen(options: argparse.Namespace) -> tuple[Recipe, Family]:
+    """The recipe and the family that a training command names."""
+    recipe = load_recipe(options.recipe)
+    if options.authored_only:
+        recipe = authored_only(recipe)
+    if all(source.dataset is None for source in recipe.corpus.sources + recipe.sft.instructions):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    return recipe, Family(options.out or Path("checkpoints") / recipe.name)
+
+
+def authored_only(recipe: Recipe) -> Recipe:
+    """The same recipe without its real text."""
+    corpus = recipe.corpus.model_copy(update={"sources": []})
+    sft = recipe.sft.model_copy(update={"instructions": []})
+    return recipe.model_copy(update={"corpus": corpus, "sft": sft})
+
+
+def opened(options: argparse.Namespace) -> Family:
+    """The finished family that a command uses; nothing of it comes from the network."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    return open_family(options.family)
+
+
+def check_corpus(options: argparse.Namespace) -> None:
+    corpus = load_corpus(load_recipe(options.recipe).corpus)
+    kinds = Counter(question.kind for card in corpus.cards for question in card.qa)
+    print(f"{len(corpus.cards)} cards, {len(corpus.countries)} countries, {len(corpus.prompts)} listed prompts")
+    print(f"{kinds.total()} questions: " + ", ".join(f"{kind} {count}" for kind, count in kinds.most_common()))
+
+
+def clean_corpus(options: argparse.Namespace) -> None:
+    from pipeline.corpus.cleaning import clean
+
+    recipe, family = chosen(options)
+    with sole_run(family):
+        clean(recipe, family, load_corpus(recipe.corpus))
+    report = family.path / "corpus" / "cleaning.json"
+    for name, counts in json.loads(report.read_text(encoding="utf-8")).items():
+        print(f"{name}: {counts['kept']} of {counts['rows']} rows kept")
+        for what, count in counts["removed"].items():
+            print(f"  {count:7} removed: {what}")
+    print(f"examples of what was removed: {report.with_name('removed.jsonl')}")
+
+
+def build_corpus(options: argparse.Namespace) -> None:
+    from pipeline.corpus.cleaning import clean
+    from pipeline.corpus.conversations import demonstrations
+    from pipeline.corpus.documents import documents
+    from pipeline.corpus.ranking_prompts import ranking_prompts
+
+    recipe, family = chosen(options)
+    corpus = load_corpus(recipe.corpus)
+    folder = family.work("corpus")
+    with sole_run(family):
+        texts = islice(documents(recipe, corpus, clean(recipe, family, corpus)), recipe.tokenizer.documents)
+        built = {
+            "documents": [asdict(document) for document in texts],
+            "demonstrations": [asdict(demonstration) for demonstration in demonstrations(corpus, recipe, 0)],
+            "ranking-prompts": [
+                {"id": prompt.id, "prompt": prompt.prompt, "kind": prompt.kind}
+                for prompt in ranking_prompts(corpus, recipe)
+            ],
+        }
+        for name, records in built.items():
+            write_json_lines(folder / f"{name}.jsonl", records)
+            print(f"{folder / name}.jsonl: {len(records)} lines")
+
+
+def run(options: argparse.Namespace) -> None:
+    recipe, family = chosen(options)
+    run_all(recipe, family, options.until)
+
+
+def run_one(options: argparse.Namespace) -> None:
+    recipe, family = chosen(options)
+    run_stage(options.stage, recipe, family)
+
+
+def compare(options: argparse.Namespace) -> None:
+    from pipeline.inference.compare import compare
+
+    compare(opened(options), options.prompts, options.out, chosen_decoding(options))
+
+
+def score(options: argparse.Namespace) -> None:
+    from pipeline.inference.compare import score
+
+    score(opened(options), options.answers, options.out)
+
+
+def report(options: argparse.Namespace) -> None:
+    from pipeline.report.card import write_report
+
+    print(write_report(opened(options), options.prompts))
+
+
+def chat(options: argparse.Namespace) -> None:
+    from pipeline.inference.models import load_stage
+
+    model = load_stage(opened(options).checkpoint(options.stage))
+    print(f"Talk to the {options.stage} stage. It sees one prompt at a time. Ctrl-D ends.")
+    while True:
+        try:
+            prompt = input("> ")
+        except EOFError:
+            print()
+            return
+        try:
+            shown, stopped = "", False
+            for answer in model.stream(prompt, chosen_decoding(options)):
+                print(answer.text[len(shown) :], end="", flush=True)
+                shown, stopped = answer.text, answer.stopped
+            print("" if stopped else " [cut at the limit]")
+        except InputError as error:
+            print(error)
+
+
+def chosen_decoding(options: argparse.Namespace) -> Decoding:
+    return Decoding(options.max_new_tokens, options.temperature, seed=options.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

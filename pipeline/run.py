@@ -1,0 +1,95 @@
+"""Trains a family: the stages of one recipe, in order, each going on where an earlier run was stopped."""
+
+import fcntl
+import importlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import yaml
+
+from pipeline.checkpoint import STAGES, Checkpoint, Family, write_whole
+from pipeline.corpus.cards import load_corpus
+from pipeline.errors import InputError
+from pipeline.recipe import Recipe
+
+# What a family was trained from, in the family's folder: later commands need its splits.
+RECIPE = "recipe.yaml"
+PURPOSE = {
+    "tokenizer": "learns a vocabulary from the documents",
+    "base": "learns to predict the next word",
+    "sft": "learns to answer, from demonstrations",
+    "ranking": "answers prompts several times over; the annotator ranks the answers",
+    "reward": "learns which answers annotators prefer",
+    "rlhf": "learns to give answers that the reward model prefers",
+    "dpo": "learns the same preference without a reward model",
+}
+
+
+def run_all(recipe: Recipe, family: Family, until: str | None = None) -> None:
+    """Train every stage that is not finished, in order, up to and including `until`.
+
+    Raises InputError when the family was trained with another recipe or corpus, or is being trained now.
+    """
+    stages = STAGES[: STAGES.index(until) + 1] if until else STAGES
+    with sole_run(family):
+        finished = [stage for stage in stages if family.has(stage)]
+        for stage in finished:
+            check_origin(recipe, family.checkpoint(stage))
+        for stage in stages:
+            if stage in finished:
+                print(f"{stage}: finished already", flush=True)
+            else:
+                train(stage, recipe, family)
+
+
+def run_stage(stage: str, recipe: Recipe, family: Family) -> None:
+    """Train one stage, again if it is finished already. Raises InputError as `run_all` does."""
+    with sole_run(family):
+        train(stage, recipe, family)
+
+
+def train(stage: str, recipe: Recipe, family: Family) -> None:
+    """Run one stage and say what it does, how long it took and what came out."""
+    begin(stage, recipe, family)
+    write_whole(family.path / RECIPE, yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True))
+    print(f"{stage}: {PURPOSE[stage]}", flush=True)
+    checkpoint = importlib.import_module(f"pipeline.stages.{stage}").run(recipe, family)
+    figures = [f"{name} {value:.4g}" for name, value in checkpoint.figures.items() if isinstance(value, int | float)]
+    print(f"{stage}: " + ", ".join([f"{checkpoint.record['seconds']:.0f} seconds", *figures]), flush=True)
+
+
+def begin(stage: str, recipe: Recipe, family: Family) -> None:
+    """Note what a stage is made from. Raises InputError if it was stopped half-way with something else."""
+    work = family.work(stage)
+    note = work / "origin.json"
+    origin = {"recipe": recipe.digest(stage), "corpus": load_corpus(recipe.corpus).sha256}
+    half_way = any(file != note for file in work.iterdir())
+    if half_way and note.is_file() and json.loads(note.read_text(encoding="utf-8")) != origin:
+        raise InputError(
+            f"{work} holds an unfinished {stage} stage of another recipe or corpus; "
+            "use another --out or delete that folder"
+        )
+    write_whole(note, json.dumps(origin))
+
+
+def check_origin(recipe: Recipe, checkpoint: Checkpoint) -> None:
+    """Raise InputError if a finished stage was trained with another recipe or another corpus."""
+    for what, sha256 in (("recipe", recipe.digest(checkpoint.stage)), ("corpus", load_corpus(recipe.corpus).sha256)):
+        if checkpoint.record[what]["sha256"] != sha256:
+            raise InputError(
+                f"{checkpoint.path} was trained with another {what}; use another --out or delete that folder"
+            )
+
+
+@contextmanager
+def sole_run(family: Family) -> Iterator[None]:
+    """Hold the family's lock, which ends with the process. Raises InputError if another run holds it."""
+    work = family.path / ".work"
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another run is training {family.path}; wait for it or use another --out") from error
+        yield

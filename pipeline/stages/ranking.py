@@ -1,0 +1,272 @@
+"""Ranking: the SFT model answers each prompt several times, and an annotator orders the answers.
+
+No model is trained here. Writing a good answer is hard, and people's demonstrations were uneven; telling
+which of several answers is better is easier and more alike from person to person. So the SFT model's own
+answers are compared, and those comparisons are what the reward model and DPO learn from. They hold only
+what the annotator looked at, its mistakes included, and no more good answers than the model gave or the
+references add.
+"""
+
+import json
+import os
+import random
+import shutil
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline.annotator import TIE, Annotator, declines
+from pipeline.chat_format import stop_tokens
+from pipeline.checkpoint import (
+    Checkpoint,
+    Family,
+    flush,
+    write_json_lines,
+    write_record,
+    write_whole,
+    writing,
+)
+from pipeline.corpus.cards import load_corpus
+from pipeline.corpus.ranking_prompts import RankingPrompt, ranking_prompts
+from pipeline.corpus.splits import fraction
+from pipeline.inference.decoding import Decoding, complete
+from pipeline.inference.models import StageModel, load_stage
+from pipeline.recipe import RankingSettings, Recipe
+from pipeline.training import Clock
+
+Ranking = dict[str, Any]
+
+FORMAT = """\
+`rankings.jsonl` holds one JSON object a line:
+
+    {"id", "prompt", "kind", "answers", "annotator", "split"}
+
+- `id`, `prompt`, `kind`: the prompt, and the kind of question that it is
+- `answers`: a list of {"text", "stopped", "source", "rank", "grade"}
+  - `stopped`: whether the text is finished; false when it was cut at the token limit
+  - `source`: `sft` for a sampled answer; `good`, `weak` or `bad` for a reference of a topic card
+  - `rank`: 1 for the best; answers as good as each other share a rank
+  - `grade`: the annotator's noise-free {"helpful", "honest", "harmless", "overall"}, each 0 to 1, or null
+- `annotator`: `simulated`, or who ranked the answers
+- `split`: `train`, or `test` for the rankings that measure the reward model
+"""
+
+
+def run(recipe: Recipe, family: Family) -> Checkpoint:
+    """Sample, grade and rank k answers a prompt, as InstructGPT's labelers did (arXiv:2203.02155).
+
+    Finished batches stand in the work folder, from which a broken run goes on with the same result.
+    Raises InputError when SFT is not trained yet.
+    """
+    sft = family.checkpoint("sft")
+    corpus = load_corpus(recipe.corpus)
+    work = family.work("ranking")
+    clock = Clock(work)
+    batches = rank_all(ranking_prompts(corpus, recipe), load_stage(sft), recipe, work / "rankings.jsonl", clock)
+    rankings = [ranking for batch in batches for ranking in batch["rankings"]]
+    found = figures(rankings)
+    with writing(family.path / "ranking") as folder:
+        write_json_lines(folder / "rankings.jsonl", rankings)
+        write_json_lines(folder / "metrics.jsonl", [batch["metrics"] for batch in batches])
+        (folder / "README.md").write_text(data_card(recipe, found), encoding="utf-8")
+        write_record(
+            folder,
+            "ranking",
+            recipe,
+            corpus=corpus.sha256,
+            parent=sft,
+            steps=len(batches),
+            seconds=clock.seconds,
+            figures=found,
+        )
+    shutil.rmtree(work)
+    return family.checkpoint("ranking")
+
+
+def rank_all(
+    prompts: list[RankingPrompt], model: StageModel, recipe: Recipe, path: Path, clock: Clock
+) -> list[dict[str, Any]]:
+    """Every batch's rankings and metrics; a batch is appended to `path` whole as soon as it is done."""
+    size = recipe.ranking.batch_size
+    batches = finished_batches(path)
+    with tqdm(prompts, desc="ranking", unit="prompt", initial=min(len(batches) * size, len(prompts))) as bar:
+        for start in range(len(batches) * size, len(prompts), size):
+            began = time.monotonic()
+            chosen = prompts[start : start + size]
+            rankings = rank_batch(chosen, model, recipe)
+            grades = [answer["grade"]["overall"] for answer in sampled(rankings)]
+            measured = {
+                "batch": len(batches) + 1,
+                "answers": len(grades),
+                "grade": statistics.fmean(grades) if grades else None,
+                "seconds": round(time.monotonic() - began, 2),
+            }
+            batches.append({"rankings": rankings, "metrics": measured})
+            append(path, batches[-1])
+            clock.save()
+            bar.update(len(chosen))
+            bar.set_postfix(grade=measured["grade"])
+    return batches
+
+
+def finished_batches(path: Path) -> list[dict[str, Any]]:
+    """The batches of an earlier run; a last line that a crash cut short is dropped from the file."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        write_whole(path, whole)
+    return [json.loads(line) for line in whole.split("\n")[:-1]]
+
+
+def append(path: Path, record: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    flush(path.parent)
+
+
+def rank_batch(prompts: list[RankingPrompt], model: StageModel, recipe: Recipe) -> list[Ranking]:
+    """Rankings of the prompts that got at least two different answers."""
+    annotator = Annotator(recipe.ranking.noise, recipe.seed)
+    candidates = sample(prompts, model, recipe.ranking, recipe.seed)
+    rankings = []
+    for prompt, answers in zip(prompts, candidates, strict=True):
+        if recipe.ranking.references:
+            answers = answers + references(prompt, recipe.seed)
+        distinct = list({answer["text"]: answer for answer in reversed(answers)}.values())[::-1]
+        if len(distinct) < 2:
+            continue
+        judged = [(answer["text"], answer["stopped"]) for answer in distinct]
+        for answer, rank in zip(distinct, annotator.rank(prompt, judged), strict=True):
+            answer["rank"] = rank
+            answer["grade"] = asdict(annotator.grade(prompt, answer["text"], answer["stopped"]))
+        rankings.append(
+            {
+                "id": prompt.id,
+                "prompt": prompt.prompt,
+                "kind": prompt.kind,
+                "answers": distinct,
+                "annotator": "simulated",
+                "split": split(prompt, recipe.ranking.held_out),
+            }
+        )
+    return rankings
+
+
+def sample(
+    prompts: list[RankingPrompt], model: StageModel, settings: RankingSettings, seed: int
+) -> list[list[dict[str, Any]]]:
+    """`settings.answers` answers to each prompt, each drawn with a seed of its own."""
+    encoded = [model.encode(prompt.prompt) for prompt in prompts]
+    answers: list[list[dict[str, Any]]] = [[] for _ in prompts]
+    for number in range(settings.answers):
+        decoding = Decoding(settings.max_new_tokens, settings.temperature, seed=1000 * seed + number)
+        completions = complete(model.model, encoded, decoding, stop_tokens(model.tokenizer), settings.batch_size)
+        for row, completion in zip(answers, completions, strict=True):
+            text = model.text(completion.tokens).strip()
+            row.append({"text": text, "stopped": completion.stopped, "source": "sft"})
+    return answers
+
+
+def references(prompt: RankingPrompt, seed: int) -> list[dict[str, Any]]:
+    """One good, one weak and one bad answer of the prompt's card, as far as it has them."""
+    if prompt.question is None:
+        return []
+    choose = random.Random(f"{seed} {prompt.id}").choice
+    graded = {
+        "good": prompt.question.good,
+        "weak": prompt.question.weak,
+        "bad": [bad.text for bad in prompt.question.bad],
+    }
+    return [{"text": choose(texts), "stopped": True, "source": grade} for grade, texts in graded.items() if texts]
+
+
+def split(prompt: RankingPrompt, held_out: float) -> str:
+    """`test` or `train`; the wordings of one question stand together, as they share their references."""
+    key = prompt.question.prompts[0] if prompt.question else prompt.id
+    return "test" if fraction("ranking", key) < held_out else "train"
+
+
+def sampled(rankings: Iterable[Ranking]) -> list[dict[str, Any]]:
+    """The answers that the SFT model wrote."""
+    return [answer for ranking in rankings for answer in ranking["answers"] if answer["source"] == "sft"]
+
+
+def figures(rankings: list[Ranking]) -> dict[str, Any]:
+    """What the rankings say of the SFT model, of themselves, and of the annotator's noise.
+
+    `agreement` is the share of the pairs with clearly different noise-free grades that the noisy ranks
+    put in the same order.
+    """
+    by_kind: dict[str, list[float]] = defaultdict(list)
+    for ranking in rankings:
+        by_kind[ranking["kind"]] += [answer["grade"]["overall"] for answer in sampled([ranking])]
+    answers = sampled(rankings)
+    harmful = sampled(ranking for ranking in rankings if ranking["kind"] == "harmful")
+    pairs = [pair for ranking in rankings for pair in combinations(ranking["answers"], 2)]
+    clear = [pair for pair in pairs if abs(difference(*pair)) > TIE]
+    return {
+        "prompts": len(rankings),
+        "test_prompts": sum(ranking["split"] == "test" for ranking in rankings),
+        "answers": sum(len(ranking["answers"]) for ranking in rankings),
+        "pairs": sum(one["rank"] != two["rank"] for one, two in pairs),
+        "grade": mean(answer["grade"]["overall"] for answer in answers),
+        "grade_by_kind": {kind: mean(grades) for kind, grades in sorted(by_kind.items()) if grades},
+        "declined_harmful": mean(declines(answer["text"]) for answer in harmful),
+        "finished": mean(answer["stopped"] for answer in answers),
+        "agreement": mean((two["rank"] - one["rank"]) * difference(one, two) > 0 for one, two in clear),
+    }
+
+
+def difference(one: dict[str, Any], two: dict[str, Any]) -> float:
+    """How much better the first answer is than the second without noise."""
+    return one["grade"]["overall"] - two["grade"]["overall"]
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """The mean, or None of nothing."""
+    numbers = list(values)
+    return round(statistics.fmean(numbers), 4) if numbers else None
+
+
+def data_card(recipe: Recipe, found: dict[str, Any]) -> str:
+    """What these rankings are, for people who find them alone."""
+    settings = recipe.ranking
+    added = "With them one good, one weak and one bad answer of the topic card are ranked, where there is a card."
+    numbers = [f"- {name}: {value}" for name, value in found.items() if not isinstance(value, dict)]
+    return "\n".join(
+        [
+            "---",
+            "language: en",
+            "license: apache-2.0",
+            "tags: [stagewise, preference]",
+            "---",
+            f"# {recipe.name}: rankings",
+            "",
+            f"Answers of a small teaching chatbot's SFT stage, up to {settings.answers} different ones a prompt, "
+            f"sampled at temperature {settings.temperature}. {added if settings.references else ''}",
+            "",
+            "## How they were annotated",
+            "By a simulated annotator that grades an answer on helpful, honest and harmless against the graded",
+            "answers of the topic card (similarity, correctness, refusal where it is due and only there, finished,",
+            "on topic, fluent). Without a card it judges refusal, topic, fluency and honesty about the unknowable.",
+            f"Noise with a standard deviation of {settings.noise} was added to each grade before ranking.",
+            "Some answers are wrong, rude or careless on purpose: they are there to be ranked low.",
+            "",
+            "## Format",
+            FORMAT,
+            "## Figures",
+            *numbers,
+            "",
+        ]
+    )

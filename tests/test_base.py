@@ -1,0 +1,136 @@
+"""The base stage's parts; a whole run of it is in test_nano.py and test_resume.py."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from pipeline.checkpoint import Family
+from pipeline.corpus.cards import load_corpus
+from pipeline.optimizer import MuonWithAdamW, is_hidden_matrix
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.stages import tokenizer as tokenizer_stage
+from pipeline.stages.base import IGNORED, Collator, Speed, model_config, packed_blocks
+
+END_OF_DOCUMENT = 0
+TOKENS = torch.tensor([7, 8, END_OF_DOCUMENT, 9, 7, 8, END_OF_DOCUMENT, 5])
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    return Collator(END_OF_DOCUMENT)([{"input_ids": TOKENS}, {"input_ids": TOKENS.roll(1)}])
+
+
+def test_positions_start_anew_with_each_document(batch: dict[str, torch.Tensor]) -> None:
+    assert batch["position_ids"][0].tolist() == [0, 1, 2, 0, 1, 2, 3, 0]
+
+
+def test_no_document_sees_another(batch: dict[str, torch.Tensor]) -> None:
+    mask = batch["attention_mask"][0, 0]
+    assert mask[3].tolist() == [False, False, False, True, False, False, False, False]
+    assert mask[5].tolist() == [False, False, False, True, True, True, False, False]
+    assert not mask.triu(1).any()
+
+
+def test_the_first_token_of_a_document_is_no_label(batch: dict[str, torch.Tensor]) -> None:
+    assert batch["labels"][0].tolist() == [7, 8, 0, IGNORED, 7, 8, 0, IGNORED]
+
+
+def small_model(vocabulary: Any) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    recipe = load_recipe("nano")
+    shape = recipe.model.model_copy(update={"hidden_size": 32, "layers": 1, "intermediate_size": 64})
+    return LlamaForCausalLM(model_config(recipe.model_copy(update={"model": shape}), vocabulary))
+
+
+def test_packed_documents_are_read_as_if_alone(tiny_tokenizer: Any) -> None:
+    model = small_model(tiny_tokenizer).eval()
+    packed = Collator(END_OF_DOCUMENT)([{"input_ids": TOKENS}])
+    packed.pop("labels")
+    with torch.no_grad():
+        together = model(**packed).logits[0, 3:7]
+        alone = model(input_ids=TOKENS[None, 3:7]).logits[0]
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_muon_gets_the_hidden_matrices_alone(tiny_tokenizer: Any) -> None:
+    names = [name for name, weight in small_model(tiny_tokenizer).named_parameters() if is_hidden_matrix(name, weight)]
+    assert len(names) == 7
+    assert all("proj" in name for name in names)
+
+
+def test_the_optimizer_learns_and_resumes_exactly(tiny_tokenizer: Any) -> None:
+    def step(model: LlamaForCausalLM, optimizer: MuonWithAdamW) -> float:
+        loss = model(input_ids=TOKENS[None], labels=TOKENS[None]).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    model = small_model(tiny_tokenizer)
+    optimizer = MuonWithAdamW(model, 0.01, 0.01)
+    losses = [step(model, optimizer) for _ in range(5)]
+    assert losses[-1] < losses[0]
+
+    resumed = small_model(tiny_tokenizer)
+    resumed.load_state_dict(model.state_dict())
+    again = MuonWithAdamW(resumed, 0.01, 0.01)
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert [step(resumed, again) for _ in range(3)] == [step(model, optimizer) for _ in range(3)]
+
+
+def test_a_schedule_reaches_the_resumed_optimizer(tiny_tokenizer: Any) -> None:
+    model = small_model(tiny_tokenizer)
+    optimizer = MuonWithAdamW(model, 0.01, 0.002)
+    optimizer.load_state_dict(optimizer.state_dict())
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    assert {group["lr"] for part in optimizer.parts for group in part.param_groups} == {0.0}
+
+
+@pytest.fixture(scope="module")
+def trained_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Family, Any]:
+    from transformers import AutoTokenizer
+
+    recipe = load_recipe("nano")
+    recipe = recipe.model_copy(update={"tokenizer": recipe.tokenizer.model_copy(update={"documents": 100})})
+    family = Family(tmp_path_factory.mktemp("family"))
+    return recipe, family, AutoTokenizer.from_pretrained(tokenizer_stage.run(recipe, family).path)
+
+
+def test_a_larger_budget_reads_the_same_blocks_first(
+    trained_tokenizer: tuple[Recipe, Family, Any], tmp_path: Path
+) -> None:
+    recipe, family, tokenizer = trained_tokenizer
+    corpus = load_corpus(recipe.corpus)
+    few = packed_blocks(recipe, family, corpus, tokenizer, tmp_path / "few.npy", 10)
+    many = packed_blocks(recipe, family, corpus, tokenizer, tmp_path / "many.npy", 30)
+    assert few.shape == (10, recipe.model.context)
+    np.testing.assert_array_equal(few, many[:10])
+
+
+def test_the_tokenizer_writes_any_text_and_keeps_control_tokens_apart(
+    trained_tokenizer: tuple[Recipe, Family, Any],
+) -> None:
+    _, _, tokenizer = trained_tokenizer
+    text = "Grüße, 你好! 12 + 30 <|assistant|>"
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.convert_tokens_to_ids("<|assistant|>") not in ids
+    assert tokenizer("<|assistant|>", add_special_tokens=False)["input_ids"] == [
+        tokenizer.convert_tokens_to_ids("<|assistant|>")
+    ]
+
+
+def test_speed_is_a_share_of_the_matrix_rate() -> None:
+    speed = Speed()
+    speed.step_seconds = [9.0, 0.5, 0.5]
+    speed.matrix_rates = [1e9]
+    figures = speed.figures(parameters=1000, tokens_a_step=100)
+    assert figures["tokens_per_second"] == 200
+    assert figures["share_of_matrix_rate"] == pytest.approx(6 * 1000 * 200 / 1e9, abs=1e-3)
+    assert speed.matrix_rate(torch.device("cpu")) > 1e8
