@@ -15,7 +15,7 @@ from pipeline.checkpoint import ANSWERING, STAGES, Family, open_family, write_js
 from pipeline.corpus.cards import load_corpus
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipe import REPOSITORY, Recipe, load_recipe
 from pipeline.run import PURPOSE, run_all, run_stage, sole_run
 
 # What a failed write is called. Libraries wrap the system's error in their own kinds and keep its text; torch
@@ -78,7 +78,12 @@ def parser() -> argparse.ArgumentParser:
     steps = corpus.add_subparsers(required=True, metavar="STEP")
     step = steps.add_parser("check", help="check the authored text; name file, line and field of what is wrong")
     step.add_argument("--recipe", default="tiny", metavar="NAME", help="whose corpus (default: %(default)s)")
+    step.add_argument("files", nargs="*", type=Path, metavar="FILE", help="check these card files alone")
     step.set_defaults(run=check_corpus)
+    step = steps.add_parser("convert", help="turn cards in the guide's line format into JSON Lines")
+    step.add_argument("out", type=Path, metavar="OUT.jsonl")
+    step.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    step.set_defaults(run=convert_cards)
     step = steps.add_parser("clean", parents=[training], help="filter the real text and show what was removed")
     step.set_defaults(run=clean_corpus)
     step = steps.add_parser("build", parents=[training], help="write out what the stages will be trained on")
@@ -148,10 +153,23 @@ def opened(options: argparse.Namespace) -> Family:
 
 
 def check_corpus(options: argparse.Namespace) -> None:
-    corpus = load_corpus(load_recipe(options.recipe).corpus)
+    from pipeline.corpus.authoring import check
+
+    if options.files:
+        print(check(options.files))
+        return
+    settings = load_recipe(options.recipe).corpus
+    corpus = load_corpus(settings)
+    print(check(sorted((REPOSITORY / settings.cards / "cards").glob("*.jsonl"))))
     kinds = Counter(question.kind for card in corpus.cards for question in card.qa)
-    print(f"{len(corpus.cards)} cards, {len(corpus.countries)} countries, {len(corpus.prompts)} listed prompts")
+    print(f"{len(corpus.countries)} countries, {len(corpus.prompts)} listed prompts")
     print(f"{kinds.total()} questions: " + ", ".join(f"{kind} {count}" for kind, count in kinds.most_common()))
+
+
+def convert_cards(options: argparse.Namespace) -> None:
+    from pipeline.corpus.authoring import build
+
+    print(build(options.out, options.files))
 
 
 def clean_corpus(options: argparse.Namespace) -> None:
