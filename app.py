@@ -1,0 +1,34 @@
+"""Opens the page: `python app.py --family checkpoints/tiny`. Also the entry point of the Hugging Face Space."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pipeline.errors import InputError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="One prompt, every stage of training, side by side.")
+    parser.add_argument(
+        "--family", default=Path(__file__).parent / "checkpoints" / "tiny", help="folder of checkpoints"
+    )
+    parser.add_argument("--host", help="address to serve on; GRADIO_SERVER_NAME or 127.0.0.1 if not given")
+    parser.add_argument("--port", type=int, help="port to serve on; GRADIO_SERVER_PORT or a free one from 7860 on")
+    options = parser.parse_args(arguments)
+    try:
+        serve(options.family, options.host, options.port)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def serve(family: str, host: str | None, port: int | None) -> None:
+    from ui.answering import load
+    from ui.page import launch
+
+    launch(load(family), host, port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The page. It shows what the pipeline made and trains nothing."""

@@ -1,0 +1,139 @@
+"""What stands behind the page: the models of one family, loaded once, and how one column fills.
+
+Nothing here knows gradio: a column is a sequence of views, whoever draws them.
+"""
+
+import logging
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Event
+from typing import Literal
+
+from pipeline.checkpoint import open_family
+from pipeline.errors import InputError
+from pipeline.inference.decoding import Decoding
+from pipeline.inference.models import LONGEST_PROMPT, RewardModel, StageModel, context_length, load_reward, load_stage
+
+COLUMNS = ("base", "sft", "rlhf")
+# Used for a reward checkpoint that does not name its own scale.
+USUAL_SCALE = (-4.0, 4.0)
+# Faster than anyone reads, slow enough to leave the processor to the models.
+SECONDS_BETWEEN_VIEWS = 0.05
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One press of Send; `number` tells two presses with the same content apart, `halted` ends all columns."""
+
+    number: int
+    prompt: str
+    decoding: Decoding
+    halted: Event = field(default_factory=Event, compare=False)
+
+
+State = Literal["untrained", "idle", "waiting", "writing", "scoring", "stopped", "cut", "halted", "failed"]
+
+
+@dataclass(frozen=True)
+class View:
+    """What one column shows at one moment.
+
+    `stopped` the model ended its answer by itself, `cut` it reached the limit, `halted` a person
+    stopped it. `seconds` counts from the start of the answer, `reward` is unset until it is known.
+    """
+
+    stage: str
+    state: State
+    prompt: str = ""
+    limit: int = Decoding.max_new_tokens
+    text: str = ""
+    tokens: int = 0
+    seconds: float = 0.0
+    reward: float | None = None
+    error: str = ""
+
+
+class LoadedFamily:
+    """The answering stages that are trained so far, and the reward model if there is one."""
+
+    def __init__(
+        self, name: str, models: dict[str, StageModel], reward: RewardModel | None, scale: tuple[float, float]
+    ) -> None:
+        self.name = name
+        self.models = models
+        self.reward = reward
+        self.scale = scale
+
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return context_length(self.models["base"].model)
+
+    @property
+    def parameters(self) -> int:
+        return sum(weights.numel() for weights in self.models["base"].model.parameters())
+
+    @property
+    def prompt_limit(self) -> int:
+        """Characters of a prompt: at some three a token, it leaves the answer a third of the context."""
+        return min(LONGEST_PROMPT, 2 * self.context)
+
+    def check(self, prompt: str) -> None:
+        """Raise InputError if no column could answer the prompt."""
+        if len(prompt) > self.prompt_limit:
+            raise InputError(f"the prompt has {len(prompt):,} characters; at most {self.prompt_limit} fit, shorten it")
+        for model in self.models.values():
+            model.encode(prompt)
+
+    def first_view(self, stage: str) -> View:
+        return View(stage, "idle" if stage in self.models else "untrained")
+
+    def views(self, stage: str, request: Request) -> Generator[View, None, None]:
+        """One column from empty to scored. What goes wrong is shown in it: the others must not suffer."""
+        first = latest = View(stage, "waiting", request.prompt, request.decoding.max_new_tokens)
+        yield first
+        try:
+            for latest in self.filling(first, request):
+                yield latest
+        except InputError as error:
+            yield replace(latest, state="failed", error=str(error))
+        except Exception as error:
+            logger.exception("the %s column failed", stage)
+            yield replace(latest, state="failed", error=f"{type(error).__name__}: {error}")
+
+    def filling(self, view: View, request: Request) -> Iterator[View]:
+        start = time.monotonic()
+        shown = 0.0
+        stopped = False
+        # Whoever leaves this loop early closes the stream, and with it the decoding.
+        for answer in self.models[view.stage].stream(request.prompt, request.decoding):
+            seconds = time.monotonic() - start
+            view = replace(view, state="writing", text=answer.text, tokens=answer.tokens, seconds=seconds)
+            stopped = answer.stopped
+            if request.halted.is_set():
+                yield replace(view, state="halted")
+                return
+            if seconds - shown >= SECONDS_BETWEEN_VIEWS:
+                shown = seconds
+                yield view
+        ended: State = "stopped" if stopped else "cut"
+        if self.reward is None:
+            yield replace(view, state=ended)
+            return
+        yield replace(view, state="scoring")
+        yield replace(view, state=ended, reward=self.reward.scores([(request.prompt, view.text)], [stopped])[0])
+
+
+def load(path: str | Path) -> LoadedFamily:
+    """Load every stage the page shows. Raises InputError for a missing or damaged family."""
+    family = open_family(path)
+    models = {stage: load_stage(family.checkpoint(stage)) for stage in COLUMNS if family.has(stage)}
+    if not family.has("reward"):
+        return LoadedFamily(family.name, models, None, USUAL_SCALE)
+    checkpoint = family.checkpoint("reward")
+    low, high = checkpoint.figures.get("scale", USUAL_SCALE)
+    return LoadedFamily(family.name, models, load_reward(checkpoint), (low, high))
