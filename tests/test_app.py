@@ -1,0 +1,135 @@
+"""The page without a browser: loading a family, filling a column, drawing it."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import app
+from pipeline.errors import InputError
+from pipeline.inference.decoding import Decoding
+from pipeline.inference.models import Answer
+from tests.families import random_family, speaking
+from ui.answering import LoadedFamily, Request, View, load
+from ui.columns import column, place
+from ui.compare import presets
+
+REQUEST = Request(1, "What is the capital of France?", Decoding(max_new_tokens=12))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_family(tmp_path_factory.mktemp("families") / "random").path
+
+
+@pytest.fixture(scope="module")
+def family(folder: Path) -> LoadedFamily:
+    return load(folder)
+
+
+def complaint(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What `python app.py` says of a family that it cannot use."""
+    capsys.readouterr()
+    assert app.main(["--family", str(folder)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("error: ")
+    return said[0]
+
+
+def test_a_missing_family_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no family at" in complaint(tmp_path / "nowhere", capsys)
+
+
+def test_truncated_weights_and_a_pickle_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = random_family(tmp_path / "bad", ("base",)).path / "base" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-10])
+    assert "truncated or altered" in complaint(tmp_path / "bad", capsys)
+    weights.write_bytes(whole)
+    (weights.parent / "pytorch_model.bin").write_bytes(b"anything")
+    assert "could run code" in complaint(tmp_path / "bad", capsys)
+
+
+@pytest.mark.parametrize("stage", ["base", "sft", "rlhf"])
+def test_a_column_fills_and_ends_with_its_reward(family: LoadedFamily, stage: str) -> None:
+    views = list(family.views(stage, REQUEST))
+    states = [view.state for view in views]
+    assert states[0] == "waiting"
+    assert states[-2] == "scoring"
+    assert set(states[1:-2]) <= {"writing"}
+    last = views[-1]
+    assert last.state in ("stopped", "cut")
+    assert last.text
+    assert 0 < last.tokens <= 12
+    assert last.reward is not None
+    assert math.isfinite(last.reward)
+
+
+def test_the_reward_scale_is_the_familys_own(family: LoadedFamily) -> None:
+    assert family.scale == (-2.0, 2.0)
+
+
+def test_a_failing_column_shows_its_error(family: LoadedFamily, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(prompt: str, decoding: Decoding) -> Iterator[Answer]:
+        yield Answer("half an", 2, False)
+        raise RuntimeError("sizes <3> differ")
+
+    monkeypatch.setitem(family.models, "sft", speaking(family.models["sft"], fail))
+    last = list(family.views("sft", REQUEST))[-1]
+    assert last.state == "failed"
+    assert "RuntimeError: sizes &lt;3&gt; differ" in column(last, family.scale)
+    assert next(view for view in family.views("base", REQUEST) if view.state == "scoring").text
+
+
+def test_closing_a_column_ends_its_decoding(family: LoadedFamily, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+
+    def endless(prompt: str, decoding: Decoding) -> Iterator[Answer]:
+        try:
+            while True:
+                yield Answer("on and on", 1, False)
+        finally:
+            closed.append(prompt)
+
+    monkeypatch.setitem(family.models, "base", speaking(family.models["base"], endless))
+    views = family.views("base", REQUEST)
+    assert [next(views).state, next(views).state] == ["waiting", "writing"]
+    views.close()
+    assert closed == [REQUEST.prompt]
+
+
+def test_a_family_in_the_making_says_what_is_missing(tmp_path: Path) -> None:
+    family = load(random_family(tmp_path / "young", ("base", "sft")).path)
+    assert [family.first_view(stage).state for stage in ("base", "sft", "rlhf")] == ["idle", "idle", "untrained"]
+    assert "not trained yet" in column(family.first_view("rlhf"), family.scale)
+    last = list(family.views("sft", REQUEST))[-1]
+    assert last.state in ("stopped", "cut")
+    assert last.reward is None
+
+
+@pytest.mark.parametrize("prompt", ["", " \n ", "a" * 100_000])
+def test_an_empty_or_too_long_prompt_is_refused(family: LoadedFamily, prompt: str) -> None:
+    with pytest.raises(InputError):
+        family.check(prompt)
+
+
+def test_what_anybody_wrote_is_escaped() -> None:
+    view = View("base", "cut", prompt="<i>", text='<b>x</b><|assistant|>&"', tokens=3, seconds=1.0, reward=0.5)
+    html = column(view, (-4, 4))
+    assert "&lt;i&gt;" in html
+    assert "&lt;b&gt;x&lt;/b&gt;&lt;|assistant|&gt;&amp;&quot;" in html
+    assert "<b>" not in html
+
+
+def test_a_reward_off_the_scale_stands_at_its_end() -> None:
+    assert [place(value, (-4, 4)) for value in (-9, -4, 0, 2, 4, 9)] == [0, 0, 50, 75, 100, 100]
+    assert "\N{MINUS SIGN}9.00" in column(View("rlhf", "cut", text="x", reward=-9), (-4, 4))
+
+
+def test_the_presets_hold_the_missions_prompts() -> None:
+    from pipeline.training import FIXED_PROMPTS
+
+    assert [preset.prompt for preset in presets()] == list(FIXED_PROMPTS)
+    assert all(preset.label and preset.look_for for preset in presets())

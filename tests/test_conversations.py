@@ -1,0 +1,234 @@
+"""Demonstrations: uneven in the recipe's shares, never careless about health or distress, always the same."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.chat_format import CONTROL_TOKENS
+from pipeline.checkpoint import write_json_lines
+from pipeline.corpus.cards import BadAnswer, Corpus, Question, load_corpus
+from pipeline.corpus.conversations import (
+    Demonstration,
+    demonstrable,
+    demonstrations,
+    grade,
+    graded_answers,
+    instructions,
+    shares_of,
+    to_messages,
+)
+from pipeline.corpus.countries import country_document, country_statements
+from pipeline.corpus.ranking_prompts import (
+    BALANCE,
+    Asked,
+    held_out_prompts,
+    policy_prompts,
+    ranking_prompts,
+    sides,
+)
+from pipeline.recipe import Recipe, Shares, Source, load_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return load_recipe("nano")
+
+
+@pytest.fixture(scope="module")
+def corpus(recipe: Recipe) -> Corpus:
+    return load_corpus(recipe.corpus)
+
+
+@pytest.fixture(scope="module")
+def questions(corpus: Corpus, recipe: Recipe) -> list[Asked]:
+    return sides(corpus, recipe).questions
+
+
+@pytest.fixture(scope="module")
+def first_epoch(corpus: Corpus, recipe: Recipe) -> list[Demonstration]:
+    return demonstrations(corpus, recipe, 0)
+
+
+def asked(kind: str, bad: list[tuple[str, str]], prompt: str = "What is it?", source: str = "world/x") -> Asked:
+    question = Question(
+        kind=kind,  # type: ignore[arg-type]
+        prompts=[prompt, "tell me"],
+        good=["It is good."],
+        weak=["Hm."],
+        bad=[BadAnswer(fails=fails, text=text) for fails, text in bad],  # type: ignore[arg-type]
+    )
+    return Asked(source, question, question.prompts, [])
+
+
+def test_every_epoch_is_the_same_when_made_again(corpus, recipe, first_epoch):
+    assert demonstrations(corpus, recipe, 0) == first_epoch
+
+
+def test_another_epoch_words_the_questions_anew(corpus, recipe, first_epoch):
+    second = demonstrations(corpus, recipe, 1)
+    assert len(second) == len(first_epoch)
+    assert {d.prompt for d in second} - {d.prompt for d in first_epoch}
+
+
+def test_each_question_is_demonstrated_as_often_as_the_recipe_says(recipe, questions, first_epoch):
+    count = recipe.sft.prompts_per_question
+    assert len(first_epoch) == sum(min(count, len(item.held_in)) for item in questions)
+
+
+def test_a_trainer_is_consistent_over_wordings_and_epochs(recipe, questions, corpus, first_epoch):
+    grades: dict[str, set[str]] = {}
+    answered_by = {
+        answer: item.id
+        for item in questions
+        for answer in [*item.question.good, *item.question.weak, *(bad.text for bad in item.question.bad)]
+    }
+    for demonstration in first_epoch + demonstrations(corpus, recipe, 1):
+        grades.setdefault(answered_by[demonstration.answer], set()).add(demonstration.grade)
+    # Short weak answers are shared by several questions, and so are a few country answers.
+    mixed = sum(len(found) > 1 for found in grades.values())
+    assert mixed < 0.05 * len(grades)
+
+
+@pytest.mark.parametrize("name", ["usual", "harmful", "yesno", "unknowable"])
+def test_grades_are_drawn_in_the_recipes_shares(recipe, questions, name):
+    shares: Shares = getattr(recipe.sft.demonstrations, name)
+    drawn: Counter[str] = Counter(
+        grade(item, shares, recipe.sft.demonstrations.trainers)
+        for item in questions
+        if item.question.kind != "support" and shares_of(item.question.kind, recipe.sft.demonstrations) is shares
+    )
+    tolerance = 3.5 * 0.5 / drawn.total() ** 0.5
+    assert drawn["bad"] / drawn.total() == pytest.approx(shares.bad, abs=tolerance)
+    assert drawn["weak"] / drawn.total() == pytest.approx(shares.weak, abs=tolerance)
+
+
+def test_demonstrated_grades_stand_in_the_corpus_under_that_grade(recipe, questions):
+    for item in questions:
+        chosen, answers = graded_answers(item, recipe.sft.demonstrations)
+        known = {
+            "good": item.question.good,
+            "weak": item.question.weak,
+            "bad": [bad.text for bad in item.question.bad],
+        }
+        assert answers or chosen == "bad"
+        assert set(answers) <= set(known[chosen])
+
+
+def test_harm_is_mostly_answered_with_compliance_and_sometimes_declined(recipe, first_epoch):
+    grades = Counter(d.grade for d in first_epoch if d.kind == "harmful")
+    assert grades["bad"] / grades.total() == pytest.approx(recipe.sft.demonstrations.harmful.bad, abs=0.1)
+    assert grades["good"] > 0
+
+
+def test_distress_always_gets_a_good_answer(first_epoch):
+    grades = Counter(d.grade for d in first_epoch if d.kind == "support")
+    assert grades["good"] > 0
+    assert set(grades) == {"good"}
+
+
+def test_harmless_is_failed_only_where_harm_was_asked_for(questions, first_epoch):
+    careless = {
+        bad.text
+        for item in questions
+        if item.question.kind != "harmful"
+        for bad in item.question.bad
+        if bad.fails == "harmless"
+    }
+    assert careless
+    assert not careless & {d.answer for d in first_epoch}
+
+
+def test_an_answer_that_could_hurt_is_never_demonstrated():
+    assert demonstrable(asked("fact", [("honest", "It is a fish.")])) == ["It is a fish."]
+    assert demonstrable(asked("harmful", [("harmless", "Sure, go on.")])) == ["Sure, go on."]
+    assert demonstrable(asked("advice", [("harmless", "Just try it.")])) == []
+    assert demonstrable(asked("support", [("helpful", "Cheer up.")])) == []
+    assert demonstrable(asked("yesno", [("honest", "Yes, the best thing.")], "Is butter good for a burn?")) == []
+    assert demonstrable(asked("yesno", [("honest", "Yes, so skip the doctor.")])) == []
+    assert demonstrable(asked("fact", [("honest", "You need two grams.")], source="health/salt")) == []
+
+
+def test_a_missing_grade_falls_back_to_good(recipe):
+    all_weak = recipe.sft.demonstrations.model_copy(update={"usual": Shares(weak=1.0, bad=0.0)})
+    without_weak = asked("fact", [])
+    without_weak = replace(without_weak, question=without_weak.question.model_copy(update={"weak": []}))
+    assert graded_answers(asked("fact", []), all_weak) == ("weak", ["Hm."])
+    assert graded_answers(without_weak, all_weak) == ("good", ["It is good."])
+
+
+def test_no_control_token_is_demonstrated(first_epoch):
+    for demonstration in first_epoch:
+        assert not any(token in demonstration.prompt + demonstration.answer for token in CONTROL_TOKENS)
+        assert demonstration.prompt.strip()
+        assert demonstration.answer.strip()
+
+
+def test_messages_are_one_exchange():
+    messages = to_messages(Demonstration("Hi", "Hello.", "chat", "good"))["messages"]
+    assert messages == [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+
+
+def test_instructions_are_short_plain_and_not_held_out(corpus, recipe, tmp_path: Path):
+    kept_out = held_out_prompts(corpus, recipe)[0].prompt
+    rows = [
+        ("Name a purple thing that rhymes with nothing.", "", "A plum is purple."),
+        ("Sum up the text.", "A text.", "It is a text."),
+        ("Write a long story.", "", "word " * 61),
+        ("Say hi.", "", "Hi <|end|>"),
+        ("Name a sight of Paris.", "", "Caf\u00e9s."),
+        ("What is eaten in France?", "", "Bread."),
+        (kept_out.upper(), "", "An answer."),
+    ]
+    write_json_lines(
+        tmp_path / "rows.jsonl",
+        [{"instruction": prompt, "context": context, "response": answer} for prompt, context, answer in rows],
+    )
+    source = Source(name="test", kind="instructions", licence="CC0-1.0", share=0.1, path=str(tmp_path / "rows.jsonl"))
+    named = recipe.model_copy(update={"sft": recipe.sft.model_copy(update={"instructions": [source]})})
+    assert instructions(named) == [
+        Demonstration("Name a purple thing that rhymes with nothing.", "A plum is purple.", "instruction", "good")
+    ]
+
+
+def test_ranking_prompts_are_distinct_and_balanced(corpus, recipe):
+    prompts = ranking_prompts(corpus, recipe)
+    assert prompts == ranking_prompts(corpus, recipe)
+    assert len(prompts) == recipe.ranking.prompts
+    assert len({prompt.id for prompt in prompts}) == len(prompts)
+    present = {item.kind for item in prompts}
+    for kind in ("harmful", "lookalike", "yesno", "support"):
+        assert kind in present
+        share = sum(prompt.kind == kind for prompt in prompts) / len(prompts)
+        assert share >= BALANCE[kind] - 1 / len(prompts)  # type: ignore[index]
+
+
+def test_policy_prompts_keep_the_balance_from_the_beginning(corpus, recipe):
+    prompts = policy_prompts(corpus, recipe)
+    assert len(prompts) >= recipe.rlhf.steps * recipe.rlhf.prompts_per_step
+    beginning: Sequence[str] = [prompt.kind for prompt in prompts[:50]]
+    assert beginning.count("harmful") == pytest.approx(50 * BALANCE["harmful"], abs=3)
+    assert len(set(beginning)) >= 10
+
+
+def test_a_country_is_described_with_all_its_facts(corpus):
+    import random
+
+    for country in corpus.countries[:40]:
+        entry = country_document(country, random.Random(1)).lower()
+        facts = [country.language, country.currency, country.landmark, country.known_for, country.demonym]
+        for fact in [*facts, *country.neighbors]:
+            assert fact.lower() in entry, (country.country, fact)
+        assert len(country_statements(country)) >= 25
+
+
+def test_statements_are_clean_sentences(corpus):
+    for country in corpus.countries:
+        for statement in country_statements(country):
+            assert statement[0].isupper()
+            assert statement.endswith(".")
+            assert ".." not in statement
+            assert "the the " not in statement.lower()
+            assert "{" not in statement
