@@ -1,0 +1,56 @@
+"""The README's commands, run as they stand there."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.recipe import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line.strip() for line in README.splitlines() if line.startswith("    ")]
+PIPELINE = [command for command in COMMANDS if command.startswith(".venv/bin/python -m pipeline")]
+
+
+@pytest.fixture(scope="module")
+def folder(nano_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the README supposes it: with a trained nano family, prompts and exchanges."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(nano_family, folder / "checkpoints" / "nano")
+    for name in ("prompts", "exchanges"):
+        (line,) = [part for part in README.split("`") if part.startswith("{") and example_of(part) == name]
+        (folder / f"{name}.jsonl").write_text(line + "\n", encoding="utf-8")
+    return folder
+
+
+def example_of(line: str) -> str:
+    return "exchanges" if "response" in json.loads(line) else "prompts"
+
+
+@pytest.mark.parametrize("command", PIPELINE, ids=lambda command: command.split()[3])
+def test_a_command_of_the_pipeline_runs(command: str, folder: Path) -> None:
+    words = [sys.executable, *shlex.split(command)[1:]]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    if "--out" in words and words[3] != "run":
+        (written,) = (folder / words[words.index("--out") + 1]).read_text(encoding="utf-8").splitlines()
+        assert "reward" in written
+
+
+def test_every_make_target_exists() -> None:
+    targets = [command.split()[1] for command in COMMANDS if command.startswith("make ")]
+    assert targets
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    assert [target for target in targets if f"\n{target}:" not in makefile] == []
+
+
+def test_every_file_it_names_exists() -> None:
+    links = [part.split(")")[0] for part in README.split("](")[1:]]
+    assert links
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []

@@ -1,0 +1,109 @@
+"""What a recipe may say, and how it says no."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.errors import InputError
+from pipeline.recipe import RECIPES, Recipe, load_recipe
+
+
+def nano() -> dict[str, Any]:
+    return yaml.safe_load((RECIPES / "nano.yaml").read_text(encoding="utf-8"))
+
+
+def written(folder: Path, content: Any) -> str:
+    path = folder / "recipe.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", [file.stem for file in RECIPES.glob("*.yaml")])
+def test_every_bundled_recipe_loads_under_its_own_name(name: str) -> None:
+    assert load_recipe(name).name == name
+
+
+def test_unknown_recipe_names_the_bundled_ones() -> None:
+    with pytest.raises(InputError, match="no recipe 'huge'; use one of nano, tiny"):
+        load_recipe("huge")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "complaint"),
+    [
+        ("base", "tokns", 5, "unknown key 'base.tokns'"),
+        ("base", "tokens", "many", "key 'base.tokens': .* found 'many'"),
+        ("base", "tokens", "5", "key 'base.tokens'"),
+        ("base", "tokens", 1.5, "key 'base.tokens'"),
+        ("base", "tokens", True, "key 'base.tokens'"),
+        ("base", "tokens", 0, "key 'base.tokens'"),
+        ("model", "heads", 5, "key 'model': .*'hidden_size'"),
+        ("rlhf", "algorithm", "ppo", "key 'rlhf.algorithm'"),
+    ],
+)
+def test_a_bad_key_is_named(tmp_path: Path, section: str, key: str, value: Any, complaint: str) -> None:
+    content = nano()
+    content[section][key] = value
+    with pytest.raises(InputError, match=complaint) as caught:
+        load_recipe(written(tmp_path, content))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    content = nano()
+    del content["sft"]["epochs"]
+    with pytest.raises(InputError, match=r"key 'sft\.epochs' is missing"):
+        load_recipe(written(tmp_path, content))
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "a: [", "a: \x00", "!!python/object/apply:os.getcwd []"])
+def test_what_is_not_a_recipe_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe(written(tmp_path, text))
+    assert "recipe.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "place", [{}, {"path": "a", "dataset": "b", "revision": "c"}, {"dataset": "b"}], ids=["none", "two", "unpinned"]
+)
+def test_a_source_stands_in_one_place(tmp_path: Path, place: dict[str, str]) -> None:
+    content = nano()
+    source = {"name": "books", "kind": "prose", "licence": "CC0", "share": 0.5} | place
+    content["corpus"]["sources"] = [source]
+    with pytest.raises(InputError, match=r"corpus\.sources\.0"):
+        load_recipe(written(tmp_path, content))
+
+
+def test_sources_leave_room_for_authored_text(tmp_path: Path) -> None:
+    content = nano()
+    source = {"name": "books", "kind": "prose", "licence": "CC0", "share": 0.5, "path": "books"}
+    content["corpus"]["sources"] = [source, source]
+    with pytest.raises(InputError, match="room for authored text"):
+        load_recipe(written(tmp_path, content))
+
+
+def test_the_digest_changes_with_the_content_alone(tmp_path: Path) -> None:
+    content = nano()
+    digest = load_recipe("nano").digest("rlhf")
+    reordered = written(tmp_path, "# comment\n" + yaml.safe_dump(dict(reversed(content.items())), sort_keys=False))
+    assert load_recipe(reordered).digest("rlhf") == digest
+    content["seed"] += 1
+    assert load_recipe(written(tmp_path, content)).digest("rlhf") != digest
+
+
+def test_a_stage_keeps_its_digest_when_a_later_one_changes(tmp_path: Path) -> None:
+    content = nano()
+    content["rlhf"]["steps"] += 1
+    changed, recipe = load_recipe(written(tmp_path, content)), load_recipe("nano")
+    assert changed.digest("reward") == recipe.digest("reward")
+    assert changed.digest("dpo") == recipe.digest("dpo")
+    assert changed.digest("rlhf") != recipe.digest("rlhf")
+
+
+def test_a_recipe_survives_being_written_and_read(tmp_path: Path) -> None:
+    recipe = load_recipe("tiny")
+    assert isinstance(recipe, Recipe)
+    assert load_recipe(written(tmp_path, recipe.model_dump())) == recipe

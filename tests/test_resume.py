@@ -1,0 +1,121 @@
+"""A run that is killed at any moment goes on where it stopped, and ends as an unbroken one ends."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.checkpoint import STAGES, Family
+from pipeline.recipe import RECIPES, REPOSITORY
+
+# What stands in a stage's work folder once there is something to go on from.
+SAVED = {
+    "base": "saves/checkpoint-*/trainer_state.json",
+    "sft": "saves/checkpoint-*/trainer_state.json",
+    "ranking": "rankings.jsonl",
+    "reward": "saves/checkpoint-*/trainer_state.json",
+    "rlhf": "saves/checkpoint-*/trainer_state.json",
+}
+SECONDS = 1800  # only so that a hang ends
+# Said by every stage that samples while it trains, but only when it starts afresh.
+FRESH = "after 0 steps"
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nano with smaller numbers, each stage long enough to be caught in the middle."""
+    content = yaml.safe_load((RECIPES / "nano.yaml").read_text(encoding="utf-8"))
+    content["name"] = "smaller"
+    content["corpus"]["domains"] = ["honesty"]
+    content["tokenizer"] |= {"vocabulary_size": 512, "documents": 200}
+    content["model"] |= {"hidden_size": 64, "layers": 2, "heads": 2, "intermediate_size": 128, "context": 128}
+    content["base"] |= {"tokens": 60 * 4 * 128, "batch_size": 4, "save_every": 10, "sample_every": 30}
+    content["sft"] |= {"batch_size": 8, "save_every": 10, "sample_every": 40}
+    content["ranking"] |= {"prompts": 48, "answers": 2, "max_new_tokens": 16, "batch_size": 4}
+    content["reward"] |= {"batch_size": 4, "save_every": 5}
+    content["rlhf"] |= {"steps": 12, "max_new_tokens": 16, "evaluate_every": 2}
+    content["dpo"] |= {"save_every": 10}
+    path = tmp_path_factory.mktemp("recipe") / "smaller.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+class Run:
+    """A training run in a process of its own, and what it says."""
+
+    def __init__(self, recipe: Path, out: Path) -> None:
+        self.log = out.with_name(f"{out.name}-{time.monotonic_ns()}.log")
+        command = [sys.executable, "-m", "pipeline", "run", "--recipe", str(recipe), "--out", str(out)]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=subprocess.STDOUT)
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def finish(self) -> str:
+        try:
+            assert self.process.wait(SECONDS) == 0, self.said
+        finally:
+            self.process.kill()
+        return self.said
+
+    def kill_when(self, folder: Path, pattern: str) -> str:
+        """SIGKILL as soon as a file of that name stands in the folder."""
+        deadline = time.monotonic() + SECONDS
+        try:
+            while not any(folder.glob(pattern)):
+                assert self.process.poll() is None, self.said
+                assert time.monotonic() < deadline, self.said
+                time.sleep(0.005)
+        finally:
+            self.process.kill()
+        assert self.process.wait() == -signal.SIGKILL
+        return self.said
+
+
+@pytest.fixture(scope="module")
+def unbroken(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Family, str]:
+    out = tmp_path_factory.mktemp("unbroken") / "family"
+    return Family(out), Run(recipe, out).finish()
+
+
+def numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in nested figures, by its path."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from numbers(inner, f"{name}.{key}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from numbers(inner, f"{name}.{index}")
+    elif isinstance(value, int | float):
+        yield name, value
+
+
+def test_killed_in_every_stage(recipe: Path, unbroken: tuple[Family, str], tmp_path: Path) -> None:
+    whole, whole_said = unbroken
+    out = tmp_path / "family"
+    said = ""
+    for stage, saved in SAVED.items():
+        said += Run(recipe, out).kill_when(out / ".work" / stage, saved)
+        assert not Family(out).has(stage), f"{stage} ended before it could be killed"
+    said += Run(recipe, out).finish()
+
+    family = Family(out)
+    assert family.stages == whole.stages == list(STAGES)
+    for stage in STAGES:
+        expected, found = whole.checkpoint(stage), family.checkpoint(stage)
+        assert found.record["steps"] == expected.record["steps"]
+        lasting = [(name, value) for name, value in numbers(expected.figures) if "second" not in name]
+        lasting = [(name, value) for name, value in lasting if "matrix_rate" not in name]
+        assert lasting
+        after = dict(numbers(found.figures))
+        assert {name: after[name] for name, _ in lasting} == pytest.approx(dict(lasting), abs=1e-3)
+    assert said.count(FRESH) == whole_said.count(FRESH) > 0
+    assert not [entry for entry in (out / ".work").iterdir() if entry.name in STAGES]
