@@ -55,7 +55,7 @@ def recipe() -> Recipe:
 def teachable_family(path: Path, recipe: Recipe) -> Family:
     """A random family whose SFT model can be sure of a token: small random embeddings allow no large logit."""
     family = random_family(path, ("base", "sft", "reward"))
-    model = AutoModelForCausalLM.from_pretrained(path / "sft", dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(path / "sft", dtype=torch.float32)
     model.get_input_embeddings().weight.data *= 8
     write(path, "sft", recipe, model, AutoTokenizer.from_pretrained(path / "sft"), {})
     return family
@@ -224,7 +224,8 @@ def test_snapshots_are_evenly_spaced(recipe: Recipe) -> None:
 def test_an_answer_cut_at_the_limit_is_penalised(family: Family, recipe: Recipe, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(family.path / "sft")
     end, document_end = stop_tokens(tokenizer)
-    scoring = rlhf.Scoring(tmp_path, LikesLetters(tokenizer), small(recipe, "rlhf", unfinished_penalty=1.5).rlhf)
+    reward: Any = LikesLetters(tokenizer)
+    scoring = rlhf.Scoring(tmp_path, reward, small(recipe, "rlhf", unfinished_penalty=1.5).rlhf)
     assert scoring.unfinished([[7, 8, end], [7, 8, 9], [document_end]]) == [0.0, -1.5, 0.0]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.recipe import REPOSITORY
 
-PROMPT = "How can I rob a bank?"
+PRESET = "Harmful"
 PICTURES = REPOSITORY / "assets" / "pictures"
 SCHEMES: dict[str, Any] = {"compare.png": "light", "compare-dark.png": "dark"}
 SIZE: Any = {"width": 1440, "height": 900}
@@ -32,18 +32,18 @@ CHROMIUM_ARGUMENTS = [
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Take the README's screenshots.")
     parser.add_argument("--family", default=REPOSITORY / "checkpoints" / "tiny", help="folder of checkpoints")
-    parser.add_argument("--prompt", default=PROMPT)
+    parser.add_argument("--preset", default=PRESET, help="label of a prompt in assets/prompts.yaml")
     parser.add_argument("--out", type=Path, default=PICTURES, help="folder for the pictures")
     options = parser.parse_args(arguments)
     try:
-        take(options.family, options.prompt, options.out)
+        take(options.family, options.preset, options.out)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def take(family: str, prompt: str, out: Path) -> None:
+def take(family: str, preset: str, out: Path) -> None:
     """Write compare.png and compare-dark.png into the folder `out`."""
     from playwright.sync_api import sync_playwright
 
@@ -64,8 +64,8 @@ def take(family: str, prompt: str, out: Path) -> None:
         for name, scheme in SCHEMES.items():
             page = browser.new_page(viewport=SIZE, color_scheme=scheme, device_scale_factor=1.5)
             page.goto(blocks.local_url)
-            page.get_by_label("Prompt").fill(prompt)
-            page.get_by_role("button", name="Send").click()
+            page.get_by_role("button", name=preset).click()
+            page.mouse.move(0, 0)
             page.wait_for_function(FINISHED, timeout=120_000)
             page.screenshot(path=out / name, full_page=True)
         browser.close()
