@@ -32,26 +32,28 @@ def run_all(recipe: Recipe, family: Family, until: str | None = None) -> None:
     Raises InputError when the family was trained with another recipe or corpus, or is being trained now.
     """
     stages = STAGES[: STAGES.index(until) + 1] if until else STAGES
+    corpus = load_corpus(recipe.corpus).sha256
     with sole_run(family):
         finished = [stage for stage in stages if family.has(stage)]
         for stage in finished:
-            check_origin(recipe, family.checkpoint(stage))
+            check_origin(recipe, corpus, family.checkpoint(stage))
         for stage in stages:
             if stage in finished:
                 print(f"{stage}: finished already", flush=True)
             else:
-                train(stage, recipe, family)
+                train(stage, recipe, corpus, family)
 
 
 def run_stage(stage: str, recipe: Recipe, family: Family) -> None:
     """Train one stage, again if it is finished already. Raises InputError as `run_all` does."""
+    corpus = load_corpus(recipe.corpus).sha256
     with sole_run(family):
-        train(stage, recipe, family)
+        train(stage, recipe, corpus, family)
 
 
-def train(stage: str, recipe: Recipe, family: Family) -> None:
+def train(stage: str, recipe: Recipe, corpus: str, family: Family) -> None:
     """Run one stage and say what it does, how long it took and what came out."""
-    begin(stage, recipe, family)
+    begin(stage, recipe, corpus, family)
     write_whole(family.path / RECIPE, yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True))
     print(f"{stage}: {PURPOSE[stage]}", flush=True)
     checkpoint = importlib.import_module(f"pipeline.stages.{stage}").run(recipe, family)
@@ -59,11 +61,11 @@ def train(stage: str, recipe: Recipe, family: Family) -> None:
     print(f"{stage}: " + ", ".join([f"{checkpoint.record['seconds']:.0f} seconds", *figures]), flush=True)
 
 
-def begin(stage: str, recipe: Recipe, family: Family) -> None:
+def begin(stage: str, recipe: Recipe, corpus: str, family: Family) -> None:
     """Note what a stage is made from. Raises InputError if it was stopped half-way with something else."""
     work = family.work(stage)
     note = work / "origin.json"
-    origin = {"recipe": recipe.digest(stage), "corpus": load_corpus(recipe.corpus).sha256}
+    origin = {"recipe": recipe.digest(stage), "corpus": corpus}
     half_way = any(file != note for file in work.iterdir())
     if half_way and note.is_file() and json.loads(note.read_text(encoding="utf-8")) != origin:
         raise InputError(
@@ -73,9 +75,9 @@ def begin(stage: str, recipe: Recipe, family: Family) -> None:
     write_whole(note, json.dumps(origin))
 
 
-def check_origin(recipe: Recipe, checkpoint: Checkpoint) -> None:
+def check_origin(recipe: Recipe, corpus: str, checkpoint: Checkpoint) -> None:
     """Raise InputError if a finished stage was trained with another recipe or another corpus."""
-    for what, sha256 in (("recipe", recipe.digest(checkpoint.stage)), ("corpus", load_corpus(recipe.corpus).sha256)):
+    for what, sha256 in (("recipe", recipe.digest(checkpoint.stage)), ("corpus", corpus)):
         if checkpoint.record[what]["sha256"] != sha256:
             raise InputError(
                 f"{checkpoint.path} was trained with another {what}; use another --out or delete that folder"

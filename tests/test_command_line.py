@@ -16,6 +16,7 @@ import yaml
 
 from pipeline.__main__ import main
 from pipeline.checkpoint import Family
+from pipeline.corpus.cards import load_corpus
 from pipeline.recipe import RECIPES, REPOSITORY, load_recipe
 from pipeline.run import begin, sole_run
 from tests.families import random_family
@@ -180,14 +181,16 @@ def test_an_unfinished_stage_of_another_recipe_is_not_gone_on_with(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     family = Family(tmp_path / "family")
+    recipe = load_recipe("nano")
+    corpus = load_corpus(recipe.corpus).sha256
     save = family.work("tokenizer") / "save"
-    begin("tokenizer", load_recipe("nano"), family)
+    begin("tokenizer", recipe, corpus, family)
     save.write_text("half of it", encoding="utf-8")
-    recipe = nano_with(tmp_path, lambda content: content.update(seed=2))
-    message = complaint(capsys, "run", "--recipe", recipe, "--out", family.path)
+    another = nano_with(tmp_path, lambda content: content.update(seed=2))
+    message = complaint(capsys, "run", "--recipe", another, "--out", family.path)
     assert "unfinished tokenizer stage of another recipe" in message
     assert save.read_text(encoding="utf-8") == "half of it"
-    begin("tokenizer", load_recipe("nano"), family)
+    begin("tokenizer", recipe, corpus, family)
 
 
 def test_a_second_run_of_a_family_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

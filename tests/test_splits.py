@@ -134,7 +134,7 @@ def test_a_new_card_moves_no_other_one(corpus, recipe):
 
     def sides(some: Corpus) -> tuple[set[str], set[tuple[str, str, str]]]:
         kept = {(prompt.id, prompt.prompt, prompt.split) for prompt in held_out_prompts(some, recipe)}
-        answered = {
+        answered: set[tuple[str, str, str]] = {
             (demonstration.prompt, demonstration.answer, demonstration.grade)
             for demonstration in demonstrations(some, recipe, 0)
         }

@@ -106,7 +106,7 @@ class RewardModel:
             scores.update(zip(batch, self.batch_scores([encoded[index] for index in batch]), strict=True))
         return [scores[index] - self.offset for index in range(len(encoded))]
 
-    def encode(self, prompt: str, answer: str, finished: bool) -> list[int]:
+    def encode(self, prompt: str, answer: str, finished: bool = True) -> list[int]:
         tokens = encode_exchange(self.tokenizer, checked(prompt), plain(answer), finished)
         excess = max(0, len(tokens) - context_length(self.model))
         # The first token says that a user is speaking: it stays.

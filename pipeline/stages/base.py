@@ -51,7 +51,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     """Train a Llama-architecture model from random initialisation on packed documents."""
     keep_memory()
     settings = recipe.base
-    tokenizer = AutoTokenizer.from_pretrained(family.checkpoint("tokenizer").path)
+    tokenizer: Any = AutoTokenizer.from_pretrained(family.checkpoint("tokenizer").path)
     corpus = load_corpus(recipe.corpus)
     work = family.work("base")
     clock = Clock(work)
