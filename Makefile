@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: demo test train check pictures clean chromium
 
 demo: .venv/installed                ## open the page with the bundled family
-	$(BIN)/python app.py --family $(FAMILY)
+	$(BIN)/python app.py --open --family $(FAMILY)
 
 test: .venv/installed chromium       ## train a nano family and test everything with it
 	$(BIN)/python -m pytest -q

@@ -14,20 +14,21 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--host", help="address to serve on; GRADIO_SERVER_NAME or 127.0.0.1 if not given")
     parser.add_argument("--port", type=int, help="port to serve on; GRADIO_SERVER_PORT or a free one from 7860 on")
+    parser.add_argument("--open", action="store_true", help="open it in the browser, too")
     options = parser.parse_args(arguments)
     try:
-        serve(options.family, options.host, options.port)
+        serve(options.family, options.host, options.port, options.open)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def serve(family: str, host: str | None, port: int | None) -> None:
+def serve(family: str, host: str | None, port: int | None, in_browser: bool) -> None:
     from ui.answering import load
     from ui.page import launch
 
-    launch(load(family), host, port)
+    launch(load(family), host, port, inbrowser=in_browser)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pipeline.corpus.cards import UNKNOWABLE, Question, load_corpus
 from pipeline.corpus.ranking_prompts import RankingPrompt
 from pipeline.recipe import CorpusSettings
 
-TIE = 0.02  # grades nearer than this cannot be told apart
+TIE = 0.08  # grades nearer than this cannot be told apart: two word salads are equally bad
 UNFINISHED = 0.4  # what is left of an answer's clarity when it was cut at the limit
 ENOUGH = 12  # words that tell good from bad, beyond which the annotator is sure
 LONGEST = 150  # words; the cards' answers have 60 at most

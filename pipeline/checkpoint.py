@@ -87,7 +87,9 @@ def open_family(path: str | Path) -> Family:
     if not family.path.is_dir():
         raise InputError(f"no family at {path}; train one with: python -m pipeline run --recipe nano --out {path}")
     if not family.has("base"):
-        raise InputError(f"{path} holds no finished base stage; go on with: python -m pipeline run --out {path}")
+        raise InputError(
+            f"{path} holds no finished base stage; go on with: python -m pipeline run --recipe NAME --out {path}"
+        )
     return family
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pipeline.__main__ import quieten
 from pipeline.recipe import REPOSITORY
 from tests.families import random_tokenizer
 
 quieten()
+# Threads that wait for each other are slow where other work shares the cores.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -228,7 +228,7 @@ def test_an_unfinished_answer_loses() -> None:
 
 def test_ranks_share_what_cannot_be_told_apart() -> None:
     assert ranks([0.5, 0.9, 0.51, 0.1]) == [2, 1, 2, 3]
-    assert ranks([0.50, 0.515, 0.53]) == [2, 1, 1]
+    assert ranks([0.50, 0.56, 0.62]) == [2, 1, 1]
     assert ranks([]) == []
 
 
