@@ -13,7 +13,7 @@ import yaml
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
 from pipeline.recipe import REPOSITORY
-from ui.answering import COLUMNS, LoadedFamily, Request
+from ui.answering import COLUMNS, USUAL_TEMPERATURE, LoadedFamily, Request
 from ui.columns import column
 
 # Answers of one column that are written at the same time; who comes later waits in the queue.
@@ -68,7 +68,7 @@ def compare_tab(family: LoadedFamily) -> None:
         notice = gr.HTML(elem_id="notice")
         with gr.Accordion("Settings", open=False, elem_id="settings"), gr.Row():
             temperature = gr.Slider(
-                0, 2, Decoding.temperature, step=0.05, label="Temperature", info="0: always the likeliest token"
+                0, 2, USUAL_TEMPERATURE, step=0.05, label="Temperature", info="0: always the likeliest token"
             )
             top_p = gr.Slider(0.05, 1, Decoding.top_p, step=0.05, label="Top-p", info="1: any token may be drawn")
             longest = min(256, family.context // 2)

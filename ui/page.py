@@ -8,7 +8,7 @@ import gradio as gr
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
 from pipeline.recipe import REPOSITORY
-from ui.answering import LoadedFamily, Request
+from ui.answering import USUAL_TEMPERATURE, LoadedFamily, Request
 from ui.compare import CONTROL_ENTER, compare_tab
 
 FONTS = ["-apple-system", "BlinkMacSystemFont", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
@@ -40,7 +40,7 @@ def add_calls(family: LoadedFamily) -> None:
     def compare(
         prompt: str,
         seed: int = Decoding.seed,
-        temperature: float = Decoding.temperature,
+        temperature: float = USUAL_TEMPERATURE,
         top_p: float = Decoding.top_p,
         max_new_tokens: int = Decoding.max_new_tokens,
     ) -> dict[str, dict[str, Any]]:
