@@ -18,7 +18,7 @@ from pipeline.inference.models import LONGEST_PROMPT, RewardModel, StageModel, c
 
 COLUMNS = ("base", "sft", "rlhf")
 # Low: models this small know little, and go astray a few steps away from the likeliest token.
-USUAL_TEMPERATURE = 0.2
+USUAL_TEMPERATURE = 0.3
 # Used for a reward checkpoint that does not name its own scale.
 USUAL_SCALE = (-4.0, 4.0)
 # Faster than anyone reads, slow enough to leave the processor to the models.
