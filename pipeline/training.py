@@ -48,6 +48,8 @@ def trainer_arguments(
     """Keyword arguments that `TrainingArguments` and every TRL config accept."""
     import torch
 
+    from pipeline.precision import training_precision
+
     return {
         "output_dir": str(work / "saves"),
         "seed": seed,
@@ -60,7 +62,7 @@ def trainer_arguments(
         "logging_first_step": True,
         "logging_nan_inf_filter": False,  # hides a NaN loss from StopOnNaN
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": True,
+        "bf16": training_precision() is torch.bfloat16,
         "gradient_checkpointing": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "report_to": "none",

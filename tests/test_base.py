@@ -1,6 +1,7 @@
 """The base stage's parts; a whole run of it is in test_nano.py and test_resume.py."""
 
 import copy
+import timeit
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from transformers import LlamaForCausalLM
 
 from pipeline.checkpoint import Family
 from pipeline.corpus.cards import load_corpus
-from pipeline.optimizer import MuonWithAdamW, is_hidden_matrix
+from pipeline.optimizer import Muon, MuonWithAdamW, is_hidden_matrix, orthogonal
+from pipeline.precision import training_precision
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.stages import tokenizer as tokenizer_stage
 from pipeline.stages.base import IGNORED, Collator, Speed, model_config, packed_blocks
@@ -134,3 +136,38 @@ def test_speed_is_a_share_of_the_matrix_rate() -> None:
     assert figures["tokens_per_second"] == 200
     assert figures["share_of_matrix_rate"] == pytest.approx(6 * 1000 * 200 / 1e9, abs=1e-3)
     assert speed.matrix_rate(torch.device("cpu")) > 1e8
+
+
+def test_an_orthogonal_update_keeps_directions_and_evens_out_their_sizes() -> None:
+    matrices = torch.randn(2, 24, 16, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    sizes = left.mT @ orthogonal(matrices) @ right.mT
+    diagonal = sizes.diagonal(dim1=1, dim2=2)
+    assert ((diagonal > 0.6) & (diagonal < 1.3)).all()
+    assert (sizes - diagonal.diag_embed()).abs().max() < 0.05
+
+
+def test_a_step_of_muon_is_that_of_the_library() -> None:
+    weights = [torch.nn.Parameter(torch.randn(16, 24)) for _ in range(3)]
+    theirs = [torch.nn.Parameter(weight.detach().clone()) for weight in weights]
+    library = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    ours = Muon(weights, 0.01)
+    for _ in range(3):
+        for weight, other in zip(weights, theirs, strict=True):
+            weight.grad = torch.randn_like(weight)
+            other.grad = weight.grad.clone()
+        ours.step()
+        library.step()
+    for weight, other in zip(weights, theirs, strict=True):
+        # The library rounds to bfloat16 on its way.
+        torch.testing.assert_close(weight, other, atol=1e-3, rtol=0)
+
+
+def test_training_is_in_a_precision_that_this_machine_multiplies_fast() -> None:
+    matrix = torch.randn(256, 256)
+
+    def fastest(precision: torch.dtype) -> float:
+        factor = matrix.to(precision)
+        return min(timeit.repeat(lambda: factor @ factor, number=1, repeat=20))
+
+    assert fastest(training_precision()) < 5 * fastest(torch.float32)

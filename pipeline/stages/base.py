@@ -30,6 +30,7 @@ from pipeline.corpus.cards import Corpus, load_corpus
 from pipeline.corpus.cleaning import clean
 from pipeline.corpus.documents import documents
 from pipeline.optimizer import MuonWithAdamW
+from pipeline.precision import training_precision
 from pipeline.recipe import Recipe
 from pipeline.training import (
     Clock,
@@ -192,8 +193,8 @@ class Collator:
 class Speed(TrainerCallback):
     """How fast training is, and what share of the machine's matrix rate that means.
 
-    The rate of a 2048 x 2048 bf16 product is measured in the same process at every save, so that other
-    work on the machine slows both.
+    The rate of a 2048 x 2048 product, in the precision of training, is measured in the same process at every
+    save, so that other work on the machine slows both.
     """
 
     SIZE = 2048
@@ -213,8 +214,8 @@ class Speed(TrainerCallback):
         self.matrix_rates.append(self.matrix_rate(args.device))
 
     def matrix_rate(self, device: torch.device) -> float:
-        """Floating-point operations per second of one bf16 matrix product."""
-        left = torch.randn(self.SIZE, self.SIZE, dtype=torch.bfloat16, device=device)
+        """Floating-point operations per second of one matrix product."""
+        left = torch.randn(self.SIZE, self.SIZE, dtype=training_precision(), device=device)
         repeats = 5
         for timed in (False, True):
             if device.type == "cuda":
