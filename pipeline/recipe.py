@@ -7,7 +7,7 @@ from here, so that `stage.json` can name the recipe by its hash.
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -113,7 +113,9 @@ class LoraSettings(Section):
 
 
 class BaseSettings(Section):
-    tokens: int = Field(gt=0, description="training budget, in tokens")
+    tokens: list[Annotated[int, Field(gt=0)]] = Field(
+        min_length=1, description="training budget of each period, in tokens; a longer run adds a period"
+    )
     batch_size: int = Field(gt=0, description="blocks of `context` tokens a step")
     muon_learning_rate: float = Field(gt=0)
     adamw_learning_rate: float = Field(gt=0)
@@ -217,6 +219,10 @@ class Recipe(Section):
     reward: RewardSettings
     rlhf: RlhfSettings
     dpo: DpoSettings
+
+    def until_period(self, count: int) -> "Recipe":
+        """The same recipe with the first `count` periods of the base stage alone."""
+        return self.model_copy(update={"base": self.base.model_copy(update={"tokens": self.base.tokens[:count]})})
 
     def digest(self, stage: str) -> str:
         """SHA-256 of all that decides what a stage becomes: its settings and those of the stages before it.

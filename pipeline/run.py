@@ -34,7 +34,7 @@ def run_all(recipe: Recipe, family: Family, until: str | None = None) -> None:
     stages = STAGES[: STAGES.index(until) + 1] if until else STAGES
     corpus = load_corpus(recipe.corpus).sha256
     with sole_run(family):
-        finished = [stage for stage in stages if family.has(stage)]
+        finished = [stage for stage in stages if is_finished(stage, recipe, family)]
         for stage in finished:
             check_origin(recipe, corpus, family.checkpoint(stage))
         for stage in stages:
@@ -73,6 +73,15 @@ def begin(stage: str, recipe: Recipe, corpus: str, family: Family) -> None:
             "use another --out or delete that folder"
         )
     write_whole(note, json.dumps(origin))
+
+
+def is_finished(stage: str, recipe: Recipe, family: Family) -> bool:
+    """Whether a stage is trained; a base stage that lacks periods which the recipe has by now is not."""
+    if stage == "base":
+        from pipeline.stages.base import finished_periods
+
+        return family.has("base") and finished_periods(recipe, family) == 0
+    return family.has(stage)
 
 
 def check_origin(recipe: Recipe, corpus: str, checkpoint: Checkpoint) -> None:

@@ -49,18 +49,46 @@ IGNORED = -100
 
 
 def run(recipe: Recipe, family: Family) -> Checkpoint:
-    """Train a Llama-architecture model from random initialisation on packed documents."""
+    """Train a Llama-architecture model from random initialisation on packed documents, one period after another.
+
+    In each period the learning rate rises, stays and decays (Hu et al. 2024, arXiv:2404.06395), so that each
+    ends with a model that can be used. A recipe to which a period was added goes on from the checkpoint of
+    the earlier ones, with the documents that come next.
+    """
     keep_memory()
+    for number in range(finished_periods(recipe, family), len(recipe.base.tokens)):
+        run_period(recipe.until_period(number + 1), family)
+    return family.checkpoint("base")
+
+
+def finished_periods(recipe: Recipe, family: Family) -> int:
+    """How many periods the family's base checkpoint has behind it; none if it comes from another recipe."""
+    if not family.has("base"):
+        return 0
+    digest = family.checkpoint("base").record["recipe"]["sha256"]
+    counts = range(1, len(recipe.base.tokens))
+    return next((count for count in counts if recipe.until_period(count).digest("base") == digest), 0)
+
+
+def run_period(recipe: Recipe, family: Family) -> None:
+    """Train the last period of a recipe and write the checkpoint that it ends with."""
     settings = recipe.base
     tokenizer: Any = AutoTokenizer.from_pretrained(family.checkpoint("tokenizer").path)
     corpus = load_corpus(recipe.corpus)
     work = family.work("base")
     clock = Clock(work)
-    steps = settings.tokens // (settings.batch_size * recipe.model.context)
-    blocks = packed_blocks(recipe, family, corpus, tokenizer, work / "blocks.npy", steps * settings.batch_size)
+    *read, steps = [tokens // (settings.batch_size * recipe.model.context) for tokens in settings.tokens]
+    blocks = packed_blocks(
+        recipe, family, corpus, tokenizer, work / "blocks.npy", (sum(read) + steps) * settings.batch_size
+    )
 
     set_seed(recipe.seed)
-    model = LlamaForCausalLM(model_config(recipe, tokenizer))
+    earlier = family.checkpoint("base") if read else None
+    model = (
+        LlamaForCausalLM.from_pretrained(earlier.path, dtype="float32")
+        if earlier
+        else LlamaForCausalLM(model_config(recipe, tokenizer))
+    )
     samples = Samples(work, tokenizer, encode_text, settings.sample_every)
     speed = Speed()
     arguments = trainer_arguments(
@@ -80,7 +108,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     trainer = Trainer(
         model=model,
         args=TrainingArguments(**arguments),
-        train_dataset=Blocks(blocks),
+        train_dataset=Blocks(blocks[sum(read) * settings.batch_size :]),
         data_collator=Collator(tokenizer.convert_tokens_to_ids(END_OF_DOCUMENT)),
         optimizers=(MuonWithAdamW(model, settings.muon_learning_rate, settings.adamw_learning_rate), None),
         callbacks=[Progress("base"), samples, StopOnNaN(), clock, speed],
@@ -90,11 +118,11 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     losses = [record["loss"] for record in logged[-10:]]
     figures = {
         "parameters": model.num_parameters(),
-        "tokens": steps * settings.batch_size * recipe.model.context,
+        "tokens": (sum(read) + steps) * settings.batch_size * recipe.model.context,
         "loss": round(sum(losses) / len(losses), 4),
         **speed.figures(model.num_parameters(), settings.batch_size * recipe.model.context),
     }
-    return finish(
+    finish(
         family,
         "base",
         recipe,
@@ -102,12 +130,20 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         tokenizer,
         corpus=corpus.sha256,
         parent=None,
-        steps=steps,
-        seconds=clock.seconds,
+        steps=sum(read) + steps,
+        seconds=clock.seconds + (earlier.record["seconds"] if earlier else 0),
         figures=figures,
-        metrics=logged,
-        samples=samples.records,
+        metrics=going_on(earlier, "metrics.jsonl", logged),
+        samples=going_on(earlier, "samples.jsonl", samples.records),
     )
+
+
+def going_on(earlier: Checkpoint | None, name: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of a period after those of the earlier ones, their steps counted on."""
+    if earlier is None:
+        return records
+    done = earlier.record["steps"]
+    return earlier.lines(name) + [record | {"step": record["step"] + done} for record in records if record["step"]]
 
 
 def model_config(recipe: Recipe, tokenizer: Any) -> LlamaConfig:
