@@ -17,7 +17,7 @@ from pipeline.corpus.ranking_prompts import (
     question_text,
     ranking_prompts,
 )
-from pipeline.corpus.splits import card_is_held_out, country_is_held_out, held_in, held_out, same_text
+from pipeline.corpus.splits import card_is_held_out, country_is_held_out, held_in, held_out, repeats, same_text
 from pipeline.recipe import Recipe, load_recipe
 
 SHARE = 0.2
@@ -159,3 +159,12 @@ def test_disputed_capitals_are_not_asked_for(corpus):
     for country in corpus.countries:
         prompts = " ".join(prompt for question in country_questions(country) for prompt in question.prompts)
         assert ("capital" in prompts) == (country.country not in ("Israel", "Palestine"))
+
+
+def test_a_text_repeats_a_prompt_that_it_begins_or_ends_with():
+    prompts = {"what is a roux", "hello there"}
+    assert repeats("What is a roux?", prompts)
+    assert repeats("My son asked me this. What is a roux?", prompts)
+    assert repeats("what is a roux please", prompts)
+    assert not repeats("Say what is a roux in French", prompts)
+    assert not repeats("Hello there, who are you?", prompts)

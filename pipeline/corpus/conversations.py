@@ -16,7 +16,7 @@ from pipeline.chat_format import CONTROL_TOKENS
 from pipeline.corpus.cards import UNKNOWABLE, Corpus, Kind, load_corpus
 from pipeline.corpus.ranking_prompts import Asked, held_out_country_names, names_country, sides
 from pipeline.corpus.sources import rows
-from pipeline.corpus.splits import fraction, same_text
+from pipeline.corpus.splits import fraction, repeats, same_text
 from pipeline.corpus.wording import varied
 from pipeline.recipe import DemonstrationShares, Recipe, Shares
 
@@ -82,7 +82,7 @@ def demonstrations(corpus: Corpus, recipe: Recipe, epoch: int) -> list[Demonstra
         if answers
         for prompt in wordings(item, recipe.sft.prompts_per_question, epoch)
         for rng in [random.Random(f"{recipe.seed} {epoch} {prompt}")]
-        for wording in [allowed(varied(prompt, rng), prompt, split.texts)]
+        for wording in [allowed(varied(prompt, rng, item.question.kind != "harmful"), prompt, split.texts)]
     ]
 
 
@@ -95,7 +95,7 @@ def wordings(item: Asked, count: int, epoch: int) -> list[str]:
 
 def allowed(wording: str, prompt: str, held_out: frozenset[str]) -> str:
     """The wording, or the prompt as it was where variation happened to make a held-out one."""
-    return prompt if same_text(wording) in held_out else wording
+    return prompt if repeats(wording, held_out) else wording
 
 
 def graded_answers(item: Asked, shares: DemonstrationShares) -> tuple[Grade, list[str]]:

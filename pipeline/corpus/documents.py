@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pipeline.corpus.cards import Card, Corpus
 from pipeline.corpus.countries import country_document, country_statements
 from pipeline.corpus.ranking_prompts import Sides, sides
-from pipeline.corpus.splits import same_text
+from pipeline.corpus.splits import repeats
 from pipeline.corpus.wording import varied
 from pipeline.recipe import Recipe
 
@@ -112,13 +112,14 @@ def authored(recipe: Recipe, corpus: Corpus) -> Iterator[tuple[str, Iterator[str
     exchanges = list(exchanges_of(split))
     prompts = list(bare_prompts(split, exchanges))
     new_wording = partial(reworded_unless_held_out, held_out=split.texts)
+    new_question = partial(new_wording, reasons=True)
     knowledge = [exchange for exchange in exchanges if exchange.kind in KNOWLEDGE]
     composers: dict[str, Callable[[random.Random], Iterator[str]]] = {
-        "questions with answers": lambda rng: answered_pages(knowledge, new_wording, rng),
+        "questions with answers": lambda rng: answered_pages(knowledge, new_question, rng),
         "passages": lambda rng: passage_pages(corpus.cards, rng),
         "question papers": lambda rng: question_papers(prompts, new_wording, rng),
         "facts": lambda rng: fact_pages(corpus.cards, rng),
-        "forum threads": lambda rng: forum_threads(knowledge, new_wording, rng),
+        "forum threads": lambda rng: forum_threads(knowledge, new_question, rng),
         "countries": lambda rng: country_pages(corpus, rng),
         "sums": sums,
     }
@@ -142,10 +143,10 @@ def bare_prompts(split: Sides, exchanges: Sequence[Exchange]) -> Iterator[tuple[
         yield listed.kind, listed.prompt
 
 
-def reworded_unless_held_out(prompt: str, rng: random.Random, held_out: frozenset[str]) -> str:
+def reworded_unless_held_out(prompt: str, rng: random.Random, held_out: frozenset[str], reasons: bool = False) -> str:
     """A new wording, unless chance has hit on one that is held out."""
-    wording = varied(prompt, rng)
-    return prompt if same_text(wording) in held_out else wording
+    wording = varied(prompt, rng, reasons)
+    return prompt if repeats(wording, held_out) else wording
 
 
 Reword = Callable[[str, random.Random], str]

@@ -5,6 +5,7 @@ Growing the corpus therefore moves nothing from one side to the other.
 
 import hashlib
 import re
+from collections.abc import Collection
 
 # Share of the prompt lists that is kept for measuring.
 HELD_OUT_LISTED = 0.15
@@ -50,3 +51,13 @@ def country_is_held_out(country: str) -> bool:
 def same_text(prompt: str) -> str:
     """A form in which prompts that differ in case, spaces or punctuation only are equal."""
     return " ".join(re.sub(r"[^a-z0-9 ]", " ", prompt.lower().replace("'", "")).split())
+
+
+def repeats(text: str, prompts: Collection[str]) -> bool:
+    """Whether a text is one of the prompts, or has words before or after one of them.
+
+    The prompts have the form of `same_text`. Fewer than three words are everyday phrases and count alone only.
+    """
+    words = same_text(text).split()
+    ends = (part for count in range(3, len(words)) for part in (words[:count], words[-count:]))
+    return " ".join(words) in prompts or any(" ".join(part) in prompts for part in ends)
