@@ -1,15 +1,17 @@
 """What the base stage reads."""
 
 import json
+import random
 from collections import Counter
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
 
 from pipeline.corpus.cards import Corpus, load_corpus
+from pipeline.corpus.countries import DISPUTED_CAPITAL, country_comparison, country_list
 from pipeline.corpus.documents import AUTHORED_SHARES, Document, documents
-from pipeline.corpus.ranking_prompts import held_out_texts
+from pipeline.corpus.ranking_prompts import held_out_texts, sides
 from pipeline.corpus.splits import same_text
 from pipeline.recipe import Recipe, Source, load_recipe
 
@@ -80,6 +82,43 @@ def test_question_papers_hold_questions_without_answers(corpus: Corpus, read: li
     answers = {answer for card in corpus.cards for question in card.qa for answer in question.good}
     papers = "\n".join(document.text for document in read if document.origin == "question papers")
     assert [answer for answer in answers if answer in papers] == []
+
+
+def test_a_talk_stays_with_one_subject(corpus: Corpus, recipe: Recipe, read: list[Document]) -> None:
+    sources: dict[str, set[str]] = {}
+    for item in sides(corpus, recipe).questions:
+        for answer in item.question.good:
+            sources.setdefault(answer, set()).add(item.source)
+    talks = [document.text for document in read if document.origin == "talks"]
+    assert len(talks) > 20
+    for talk in talks:
+        speakers, said = zip(*(line.split(": ", 1) for line in talk.splitlines()), strict=True)
+        subjects = [sources[text] for text in said if text in sources]
+        assert len(set(speakers)) == 2
+        assert len(subjects) > 2
+        assert set.intersection(*subjects)
+
+
+def test_a_comparison_tells_both_countries_facts(corpus: Corpus) -> None:
+    for one, other in pairwise(corpus.countries):
+        text = country_comparison(one, other, random.Random(one.country))
+        for country in (one, other):
+            assert country.currency in text
+            assert country.known_for in text
+            assert (country.capital in text) or {one.country, other.country} & set(DISPUTED_CAPITAL)
+        assert ".." not in text
+        assert ".," not in text.replace("D.C.,", "")
+
+
+def test_a_list_gives_each_country_a_line_and_leaves_disputed_capitals_out(corpus: Corpus) -> None:
+    seen = set()
+    for seed in range(40):
+        heading, *lines = country_list(corpus.countries, random.Random(seed)).splitlines()
+        seen.add(heading)
+        disputed = [line for line in lines if any(name in line.split() for name in DISPUTED_CAPITAL)]
+        assert len(lines) == len(corpus.countries) - (len(DISPUTED_CAPITAL) if heading == "Capitals" else 0)
+        assert not (disputed and heading == "Capitals")
+    assert len(seen) == 4
 
 
 def test_the_facts_of_every_country_are_told(corpus: Corpus, recipe: Recipe) -> None:

@@ -247,6 +247,13 @@ STATEMENTS = {
     ),
 }
 
+LISTS: tuple[tuple[str, Callable[[Country], str | None]], ...] = (
+    ("Capitals", capital),
+    ("Languages", lambda country: country.language),
+    ("Currencies", lambda country: country.currency),
+    ("Continents", lambda country: country.continent),
+)
+
 
 def country_questions(country: Country, others: Sequence[Country] = ()) -> list[Question]:
     """Questions of kind "fact" about a country, in all their wordings.
@@ -316,6 +323,26 @@ def country_document(country: Country, rng: random.Random) -> str:
     return f"{capitalized(country.country)}\n\n{text}" if rng.random() < 0.5 else text
 
 
+def country_comparison(one: Country, other: Country, rng: random.Random) -> str:
+    """Two countries side by side: each fact that the table has of both, in one sentence."""
+    statements, others = known_statements(one), known_statements(other)
+    shared = [topic for topic in statements if topic in others]
+    sentences = []
+    for topic in rng.sample(shared, len(shared)):
+        first = fill(rng.choice(statements[topic]).removesuffix("."), one)
+        second = fill(uncapitalized(rng.choice(others[topic])), other)
+        sentences.append(f"{first}, {rng.choice(('and', 'while'))} {second}")
+    return " ".join(sentences)
+
+
+def country_list(countries: Sequence[Country], rng: random.Random) -> str:
+    """One fact of many countries, a line each."""
+    heading, value = rng.choice(LISTS)
+    known = [(capitalized(country.country), value(country)) for country in countries if value(country)]
+    form = rng.choice(("{0}: {1}", "{0} - {1}", "{1} ({0})"))
+    return "\n".join([heading, *(form.format(name, fact) for name, fact in known)])
+
+
 def known_statements(country: Country) -> dict[str, tuple[str, ...]]:
     """The statements that apply to a country, by topic."""
     missing = {"capital"} if country.country in DISPUTED_CAPITAL else set()
@@ -351,6 +378,11 @@ def fill(template: str, country: Country, value: str | None = None) -> str:
         Value=capitalized(value or ""),
     )
     return text.replace("D.C..", "D.C.")
+
+
+def uncapitalized(template: str) -> str:
+    """A template as it goes on after a comma."""
+    return template[:2].lower() + template[2:]
 
 
 def capitalized(text: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.corpus.cards import Card, Corpus
-from pipeline.corpus.countries import country_document, country_statements
+from pipeline.corpus.countries import country_comparison, country_document, country_list, country_statements
 from pipeline.corpus.ranking_prompts import Sides, sides
 from pipeline.corpus.splits import repeats
 from pipeline.corpus.wording import varied
@@ -27,12 +27,13 @@ Row = dict[str, Any]
 
 # Share of the authored text, in characters. Questions with answers store what later stages ask for.
 AUTHORED_SHARES = {
-    "questions with answers": 0.30,
-    "passages": 0.16,
+    "questions with answers": 0.26,
+    "passages": 0.15,
     "question papers": 0.15,
     "facts": 0.12,
-    "forum threads": 0.12,
-    "countries": 0.11,
+    "forum threads": 0.09,
+    "talks": 0.07,
+    "countries": 0.12,
     "sums": 0.04,
 }
 # Kinds whose answers are knowledge about the world, and not manners of an assistant.
@@ -49,6 +50,7 @@ THANKS = (
     "Great, I will try it.",
     "Ah, I see.",
 )
+GREETINGS = ("Hello", "Hi", "Good evening", "Hey", "Nice to see you")
 AGREEMENT = ("That is right.", "Same here.", "I can confirm that.", "Good answer.", "Yes, I read that too.")
 
 
@@ -64,10 +66,14 @@ class Document:
 class Exchange:
     """A question that may be trained on: its wordings and its good answers."""
 
-    domain: str
+    source: str
     kind: str
     prompts: Sequence[str]
     answers: Sequence[str]
+
+    @property
+    def domain(self) -> str:
+        return self.source.split("/")[0]
 
 
 def documents(recipe: Recipe, corpus: Corpus, cleaned: Mapping[str, Path]) -> Iterator[Document]:
@@ -120,6 +126,7 @@ def authored(recipe: Recipe, corpus: Corpus) -> Iterator[tuple[str, Iterator[str
         "question papers": lambda rng: question_papers(prompts, new_wording, rng),
         "facts": lambda rng: fact_pages(corpus.cards, rng),
         "forum threads": lambda rng: forum_threads(knowledge, new_question, rng),
+        "talks": lambda rng: talks(knowledge, new_question, rng),
         "countries": lambda rng: country_pages(corpus, rng),
         "sums": sums,
     }
@@ -130,8 +137,7 @@ def authored(recipe: Recipe, corpus: Corpus) -> Iterator[tuple[str, Iterator[str
 def exchanges_of(split: Sides) -> Iterator[Exchange]:
     """Every question that may be trained on, with its held-in wordings."""
     for item in split.questions:
-        domain = item.source.split("/")[0]
-        yield Exchange(domain, item.question.kind, item.held_in, item.question.good)
+        yield Exchange(item.source, item.question.kind, item.held_in, item.question.good)
 
 
 def bare_prompts(split: Sides, exchanges: Sequence[Exchange]) -> Iterator[tuple[str, str]]:
@@ -211,6 +217,26 @@ def forum_threads(exchanges: Sequence[Exchange], reword: Reword, rng: random.Ran
         yield "\n".join(lines)
 
 
+def talks(exchanges: Sequence[Exchange], reword: Reword, rng: random.Random) -> Iterator[str]:
+    """Two people who stay with one subject: several questions of one card, or about one country."""
+    by_source: dict[str, list[Exchange]] = {}
+    for exchange in exchanges:
+        by_source.setdefault(exchange.source, []).append(exchange)
+    for subject in passes([members for members in by_source.values() if len(members) > 2], rng):
+        asker, answerer = rng.sample(NAMES, 2)
+        lines = []
+        if rng.random() < 0.4:
+            greeting = rng.choice(GREETINGS)
+            lines += [f"{asker}: {greeting}, {answerer}!", f"{answerer}: {greeting}, {asker}!"]
+        for item in rng.sample(subject, min(len(subject), rng.randint(3, 7))):
+            thanks = f"{rng.choice(THANKS)} " if lines and rng.random() < 0.2 else ""
+            lines.append(f"{asker}: {thanks}{reword(rng.choice(item.prompts), rng)}")
+            lines.append(f"{answerer}: {rng.choice(item.answers)}")
+        if rng.random() < 0.5:
+            lines.append(f"{asker}: {rng.choice(THANKS)}")
+        yield "\n".join(lines)
+
+
 def passage_pages(cards: Sequence[Card], rng: random.Random) -> Iterator[str]:
     """Entries, stories, dialogues: the passages of a card, sometimes with its facts before or after."""
     for card in passes([card for card in cards if card.passages], rng):
@@ -248,14 +274,20 @@ def fact_pages(cards: Sequence[Card], rng: random.Random) -> Iterator[str]:
 
 
 def country_pages(corpus: Corpus, rng: random.Random) -> Iterator[str]:
-    """An encyclopaedia's entry on a country, or single statements about many."""
+    """An encyclopaedia's entry on a country, single statements about many, comparisons, or a list."""
     countries = passes(corpus.countries, rng)
     while True:
-        if rng.random() < 0.5:
+        style = rng.random()
+        if style < 0.45:
             yield "\n\n".join(country_document(next(countries), rng) for _ in range(rng.randint(1, 3)))
-        else:
+        elif style < 0.75:
             sentences = [rng.choice(country_statements(next(countries))) for _ in range(rng.randint(8, 20))]
             yield rng.choice((" ", "\n")).join(sentences)
+        elif style < 0.9:
+            pairs = [(next(countries), next(countries)) for _ in range(rng.randint(2, 4))]
+            yield "\n\n".join(country_comparison(one, other, rng) for one, other in pairs if one != other)
+        else:
+            yield country_list([next(countries) for _ in range(rng.randint(8, 20))], rng)
 
 
 def sums(rng: random.Random) -> Iterator[str]:
