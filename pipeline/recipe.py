@@ -7,10 +7,10 @@ from here, so that `stage.json` can name the recipe by its hash.
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import InputError
 
@@ -113,9 +113,7 @@ class LoraSettings(Section):
 
 
 class BaseSettings(Section):
-    tokens: list[Annotated[int, Field(gt=0)]] = Field(
-        min_length=1, description="training budget of each period, in tokens; a longer run adds a period"
-    )
+    tokens: int | list[int] = Field(description="training budget in tokens, or one for each period")
     batch_size: int = Field(gt=0, description="blocks of `context` tokens a step")
     muon_learning_rate: float = Field(gt=0)
     adamw_learning_rate: float = Field(gt=0)
@@ -124,6 +122,20 @@ class BaseSettings(Section):
     compile: bool
     save_every: int = Field(gt=0, description="steps")
     sample_every: int = Field(gt=0, description="steps")
+
+    @field_validator("tokens", mode="plain")
+    @classmethod
+    def one_or_several(cls, value: Any) -> int | list[int]:
+        """One period reads the same however it is written: a recipe's digest must not tell."""
+        periods = value if isinstance(value, list) else [value]
+        if not periods or any(type(tokens) is not int or tokens < 1 for tokens in periods):
+            raise ValueError("wants a whole number above 0, or a list of such, one for each period")
+        return periods[0] if len(periods) == 1 else periods
+
+    @property
+    def periods(self) -> list[int]:
+        """The budget of each period, in tokens."""
+        return self.tokens if isinstance(self.tokens, list) else [self.tokens]
 
 
 class Shares(Section):
@@ -222,7 +234,8 @@ class Recipe(Section):
 
     def until_period(self, count: int) -> "Recipe":
         """The same recipe with the first `count` periods of the base stage alone."""
-        return self.model_copy(update={"base": self.base.model_copy(update={"tokens": self.base.tokens[:count]})})
+        base = BaseSettings(**self.base.model_dump() | {"tokens": self.base.periods[:count]})
+        return self.model_copy(update={"base": base})
 
     def digest(self, stage: str) -> str:
         """SHA-256 of all that decides what a stage becomes: its settings and those of the stages before it.

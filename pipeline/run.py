@@ -53,12 +53,30 @@ def run_stage(stage: str, recipe: Recipe, family: Family) -> None:
 
 def train(stage: str, recipe: Recipe, corpus: str, family: Family) -> None:
     """Run one stage and say what it does, how long it took and what came out."""
-    begin(stage, recipe, corpus, family)
-    write_whole(family.path / RECIPE, yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True))
-    print(f"{stage}: {PURPOSE[stage]}", flush=True)
-    checkpoint = importlib.import_module(f"pipeline.stages.{stage}").run(recipe, family)
-    figures = [f"{name} {value:.4g}" for name, value in checkpoint.figures.items() if isinstance(value, int | float)]
-    print(f"{stage}: " + ", ".join([f"{checkpoint.record['seconds']:.0f} seconds", *figures]), flush=True)
+    for part in periods_to_train(recipe, family) if stage == "base" else [recipe]:
+        begin(stage, part, corpus, family)
+        write_whole(family.path / RECIPE, yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True))
+        print(f"{stage}: {PURPOSE[stage]}", flush=True)
+        checkpoint = importlib.import_module(f"pipeline.stages.{stage}").run(part, family)
+        seconds = f"{checkpoint.record['seconds']:.0f} seconds"
+        named = checkpoint.figures.items()
+        figures = [f"{name} {value:.4g}" for name, value in named if isinstance(value, int | float)]
+        print(f"{stage}: " + ", ".join([seconds, *figures]), flush=True)
+
+
+def periods_to_train(recipe: Recipe, family: Family) -> list[Recipe]:
+    """The recipe as it stands at each period of the base stage that the family's checkpoint lacks."""
+    count = len(recipe.base.periods)
+    return [recipe.until_period(number) for number in range(finished_periods(recipe, family) + 1, count + 1)]
+
+
+def finished_periods(recipe: Recipe, family: Family) -> int:
+    """How many periods, if not all, the family's base checkpoint has behind it; 0 if it is of another recipe."""
+    if not family.has("base"):
+        return 0
+    digest = family.checkpoint("base").record["recipe"]["sha256"]
+    counts = range(1, len(recipe.base.periods))
+    return next((count for count in counts if recipe.until_period(count).digest("base") == digest), 0)
 
 
 def begin(stage: str, recipe: Recipe, corpus: str, family: Family) -> None:
@@ -76,12 +94,8 @@ def begin(stage: str, recipe: Recipe, corpus: str, family: Family) -> None:
 
 
 def is_finished(stage: str, recipe: Recipe, family: Family) -> bool:
-    """Whether a stage is trained; a base stage that lacks periods which the recipe has by now is not."""
-    if stage == "base":
-        from pipeline.stages.base import finished_periods
-
-        return family.has("base") and finished_periods(recipe, family) == 0
-    return family.has(stage)
+    """Whether a stage is trained; a base stage that lacks a period of the recipe is not."""
+    return family.has(stage) and not (stage == "base" and finished_periods(recipe, family))
 
 
 def check_origin(recipe: Recipe, corpus: str, checkpoint: Checkpoint) -> None:

@@ -1,6 +1,7 @@
 """The base stage's parts; a whole run of it is in test_nano.py and test_resume.py."""
 
 import copy
+import shutil
 import timeit
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from transformers import LlamaForCausalLM
 
 from pipeline.checkpoint import Family
 from pipeline.corpus.cards import load_corpus
+from pipeline.errors import InputError
 from pipeline.optimizer import Muon, MuonWithAdamW, is_hidden_matrix, orthogonal
 from pipeline.precision import training_precision
 from pipeline.recipe import Recipe, load_recipe
+from pipeline.run import run_all
 from pipeline.stages import tokenizer as tokenizer_stage
 from pipeline.stages.base import IGNORED, Collator, Speed, model_config, packed_blocks
+from tests.rankings import small
 
 END_OF_DOCUMENT = 0
 TOKENS = torch.tensor([7, 8, END_OF_DOCUMENT, 9, 7, 8, END_OF_DOCUMENT, 5])
@@ -171,3 +175,28 @@ def test_training_is_in_a_precision_that_this_machine_multiplies_fast() -> None:
         return min(timeit.repeat(lambda: factor @ factor, number=1, repeat=20))
 
     assert fastest(training_precision()) < 5 * fastest(torch.float32)
+
+
+def test_a_longer_recipe_goes_on_from_the_period_before(
+    trained_tokenizer: tuple[Recipe, Family, Any], tmp_path: Path
+) -> None:
+    recipe, family, _ = trained_tokenizer
+    longer = small(recipe, "base", tokens=[12 * 4 * 256, 10 * 4 * 256], batch_size=4, save_every=5, sample_every=6)
+    longer = small(longer, "model", hidden_size=32, layers=1, heads=2, intermediate_size=64)
+    at_once, in_turn = Family(tmp_path / "at once"), Family(tmp_path / "in turn")
+    for each in (at_once, in_turn):
+        shutil.copytree(family.path / "tokenizer", each.path / "tokenizer")
+    run_all(longer, at_once, "base")
+    run_all(longer.until_period(1), in_turn, "base")
+    assert in_turn.checkpoint("base").record["steps"] == 12
+    run_all(longer, in_turn, "base")
+
+    expected, found = at_once.checkpoint("base"), in_turn.checkpoint("base")
+    assert found.record["steps"] == 22
+    assert found.figures["tokens"] == 22 * 4 * 256
+    assert found.figures["loss"] == pytest.approx(expected.figures["loss"], abs=1e-3)
+    assert [line["step"] for line in found.lines("metrics.jsonl")] == [1, 10, 13, 22]
+    assert sorted({line["step"] for line in found.lines("samples.jsonl")}) == [0, 6, 12, 18, 22]
+    assert found.record["seconds"] > 0
+    with pytest.raises(InputError, match="another recipe"):
+        run_all(longer.until_period(1), in_turn, "base")

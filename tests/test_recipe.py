@@ -39,6 +39,8 @@ def test_unknown_recipe_names_the_bundled_ones() -> None:
         ("base", "tokens", 1.5, "key 'base.tokens'"),
         ("base", "tokens", True, "key 'base.tokens'"),
         ("base", "tokens", 0, "key 'base.tokens'"),
+        ("base", "tokens", [], "key 'base.tokens'"),
+        ("base", "tokens", [5, "many"], "key 'base.tokens'"),
         ("model", "heads", 5, "key 'model': .*'hidden_size'"),
         ("rlhf", "algorithm", "ppo", "key 'rlhf.algorithm'"),
     ],
@@ -101,6 +103,17 @@ def test_a_stage_keeps_its_digest_when_a_later_one_changes(tmp_path: Path) -> No
     assert changed.digest("reward") == recipe.digest("reward")
     assert changed.digest("dpo") == recipe.digest("dpo")
     assert changed.digest("rlhf") != recipe.digest("rlhf")
+
+
+def test_a_recipe_with_fewer_periods_is_the_recipe_before_they_were_added(tmp_path: Path) -> None:
+    content = nano()
+    before = content["base"]["tokens"]
+    content["base"]["tokens"] = [before, 5_000]
+    longer = load_recipe(written(tmp_path, content))
+    assert longer.base.periods == [before, 5_000]
+    assert longer.digest("base") != load_recipe("nano").digest("base")
+    assert longer.until_period(1) == load_recipe("nano")
+    assert longer.until_period(2) == longer
 
 
 def test_a_recipe_survives_being_written_and_read(tmp_path: Path) -> None:

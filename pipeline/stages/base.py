@@ -49,35 +49,19 @@ IGNORED = -100
 
 
 def run(recipe: Recipe, family: Family) -> Checkpoint:
-    """Train a Llama-architecture model from random initialisation on packed documents, one period after another.
+    """Train a Llama-architecture model on packed documents, from random initialisation or the period before.
 
     In each period the learning rate rises, stays and decays (Hu et al. 2024, arXiv:2404.06395), so that each
-    ends with a model that can be used. A recipe to which a period was added goes on from the checkpoint of
-    the earlier ones, with the documents that come next.
+    ends with a model that can be used. This trains the last period of the recipe, with the documents that come
+    next. Raises InputError when there is an earlier one and it is not trained yet.
     """
     keep_memory()
-    for number in range(finished_periods(recipe, family), len(recipe.base.tokens)):
-        run_period(recipe.until_period(number + 1), family)
-    return family.checkpoint("base")
-
-
-def finished_periods(recipe: Recipe, family: Family) -> int:
-    """How many periods the family's base checkpoint has behind it; none if it comes from another recipe."""
-    if not family.has("base"):
-        return 0
-    digest = family.checkpoint("base").record["recipe"]["sha256"]
-    counts = range(1, len(recipe.base.tokens))
-    return next((count for count in counts if recipe.until_period(count).digest("base") == digest), 0)
-
-
-def run_period(recipe: Recipe, family: Family) -> None:
-    """Train the last period of a recipe and write the checkpoint that it ends with."""
     settings = recipe.base
     tokenizer: Any = AutoTokenizer.from_pretrained(family.checkpoint("tokenizer").path)
     corpus = load_corpus(recipe.corpus)
     work = family.work("base")
     clock = Clock(work)
-    *read, steps = [tokens // (settings.batch_size * recipe.model.context) for tokens in settings.tokens]
+    *read, steps = [tokens // (settings.batch_size * recipe.model.context) for tokens in settings.periods]
     blocks = packed_blocks(
         recipe, family, corpus, tokenizer, work / "blocks.npy", (sum(read) + steps) * settings.batch_size
     )
@@ -122,7 +106,7 @@ def run_period(recipe: Recipe, family: Family) -> None:
         "loss": round(sum(losses) / len(losses), 4),
         **speed.figures(model.num_parameters(), settings.batch_size * recipe.model.context),
     }
-    finish(
+    return finish(
         family,
         "base",
         recipe,
