@@ -11,6 +11,7 @@ import pytest
 from pipeline.checkpoint import Family, read_json_lines, write_json_lines
 from pipeline.corpus.cards import Corpus, load_corpus
 from pipeline.corpus.cleaning import clean, normalise
+from pipeline.corpus.outside import outside_prompts
 from pipeline.corpus.ranking_prompts import held_out_prompts
 from pipeline.corpus.sources import rows
 from pipeline.errors import InputError
@@ -146,6 +147,14 @@ def test_held_out_prompt_is_found_in_instructions(recipe: Recipe, corpus: Corpus
     raw = [{"instruction": asked} | answer, {"instruction": "Who can say how tall that green house is?"} | answer]
     kept = cleaned_rows(recipe, corpus, tmp_path, "instructions", raw)
     assert [row["instruction"] for row in kept] == [raw[1]["instruction"]]
+
+
+def test_outside_prompt_is_found_in_quizzes(recipe: Recipe, corpus: Corpus, tmp_path: Path) -> None:
+    asked = next(item.prompt for item in outside_prompts() if item.kind == "fact")
+    answer = {"answer": "I do not know that one.", "choices": []}
+    raw = [{"question": asked.lower()} | answer, {"question": "How tall was that green house in the end?"} | answer]
+    kept = cleaned_rows(recipe, corpus, tmp_path, "quiz", raw)
+    assert [row["question"] for row in kept] == [raw[1]["question"]]
 
 
 def test_clean_source_is_not_read_again(recipe: Recipe, corpus: Corpus, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from tqdm import tqdm
 
 from pipeline.checkpoint import Family, read_json_lines, recover, write_json_lines, write_whole, writing
 from pipeline.corpus.cards import Corpus
+from pipeline.corpus.outside import outside_prompts
 from pipeline.corpus.ranking_prompts import held_out_prompts
 from pipeline.corpus.sources import rows
 from pipeline.errors import InputError
@@ -63,6 +64,7 @@ def clean(recipe: Recipe, family: Family, corpus: Corpus) -> dict[str, Path]:
     `corpus/cleaning.json` in the family, examples of what was removed to `corpus/removed.jsonl`.
     """
     prompts = [prompt.prompt for prompt in held_out_prompts(corpus, recipe)]
+    prompts += [prompt.prompt for prompt in outside_prompts()]
     folders = {source.name: cleaned(source, prompts, family) for source in distinct_sources(recipe)}
     reports = {name: json.loads((folder / REPORT).read_text()) for name, folder in folders.items()}
     examples = [line for folder in folders.values() for line in read_json_lines(folder / "removed.jsonl")]

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pipeline.corpus.cards import Corpus, Kind, Question
 from pipeline.corpus.countries import country_questions, held_in_country_questions
+from pipeline.corpus.outside import outside_prompts
 from pipeline.corpus.splits import (
     HELD_OUT_LISTED,
     card_is_held_out,
@@ -87,7 +88,7 @@ class Sides:
     """All prompts of a corpus, on the side of training or of measuring.
 
     `questions` have no wording that is held out anywhere, `listed` none that a question has already.
-    `texts` are the held-out prompts in the form of `same_text`.
+    `texts` are the held-out and the outside prompts in the form of `same_text`.
     """
 
     questions: list[Asked]
@@ -102,7 +103,8 @@ def sides(corpus: Corpus, recipe: Recipe) -> Sides:
     listed = list(listed_prompts(corpus))
     held_out = [prompt for item in asked_questions for prompt in item.held_out_prompts()]
     held_out += [prompt for prompt in listed if prompt.split != "train"]
-    texts = frozenset(same_text(prompt.prompt) for prompt in held_out)
+    measured = [prompt.prompt for prompt in held_out] + [prompt.prompt for prompt in outside_prompts()]
+    texts = frozenset(map(same_text, measured))
     trained = []
     for item in asked_questions:
         wordings = [prompt for prompt in item.held_in if same_text(prompt) not in texts]
@@ -129,7 +131,7 @@ def held_out_prompts(corpus: Corpus, recipe: Recipe) -> list[RankingPrompt]:
 
 
 def held_out_texts(corpus: Corpus, recipe: Recipe) -> frozenset[str]:
-    """The same prompts in the form of `same_text`."""
+    """The same prompts, and the outside ones, in the form of `same_text`."""
     return sides(corpus, recipe).texts
 
 
