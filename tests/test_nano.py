@@ -115,15 +115,24 @@ def test_compare_and_score_agree(nano_family: Path, tmp_path: Path) -> None:
 def test_the_report_measures_every_stage_on_held_out_prompts(
     nano_family: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["report", "--family", str(nano_family), "--prompts", "2"]) == 0
+    assert main(["report", "--family", str(nano_family), "--prompts", "1"]) == 0
     text = capsys.readouterr().out
-    assert "| | base | sft | rlhf | dpo |" in text
     assert (nano_family / "report.md").read_text(encoding="utf-8").strip() == text.strip()
+    for heading in ("## Bars", "## Every stage", "## Reward model", "## RLHF over its steps", "## Base: held-out text"):
+        assert heading in text
+    for picture in ("report-behaviour.svg", "report-curve.svg", "report-calibration.svg"):
+        assert f"]({picture})" in text
+        assert (nano_family / picture).stat().st_size < 60_000
     report = json.loads((nano_family / "report.json").read_text(encoding="utf-8"))
-    for figures in report["stages"].values():
-        by_name = {figure["name"]: figure for figure in figures}
-        assert by_name["stopped by itself"]["count"] == report["prompts"]
-        assert by_name["mean grade"]["count"] == report["prompts"]
-        for figure in figures:
-            assert figure["low"] <= figure["value"] <= figure["high"]
-    assert report["reward"]
+    assert list(report["stages"]) == ["base", "sft", "rlhf", "dpo"]
+    by_name = {stage: {figure["name"]: figure for figure in figures} for stage, figures in report["stages"].items()}
+    for figures in by_name.values():
+        assert figures["stops by itself"]["count"] == report["prompts"]
+    assert by_name["rlhf"]["KL from SFT"]["value"] > 0
+    assert "win rate against SFT" in by_name["dpo"]
+    everything = [*report["reward"], *report["text"], *report["agreement"]]
+    everything += [figure for part in ("stages", "sampled") for found in report[part].values() for figure in found]
+    for figure in everything:
+        assert figure["low"] <= figure["value"] <= figure["high"], figure
+        assert figure["count"] > 0
+    assert {bar["met"] for bar in report["bars"]} <= {True, False, None}

@@ -21,11 +21,19 @@ def rows(source: Source) -> Iterator[dict[str, Any]]:
     """
     try:
         dataset = open_dataset(source)
-        if source.rows is not None:
-            dataset = dataset.shuffle(seed=0, buffer_size=SHUFFLED).take(source.rows)
-        yield from dataset
+        yield from dataset if source.rows is None else shuffled(dataset).take(source.rows)
     except (OSError, ValueError) as error:
         raise InputError(f"{missing(source)}: {' '.join(str(error).split())[:200]}") from error
+
+
+def unread_rows(source: Source) -> Iterator[dict[str, Any]]:
+    """The raw rows that `rows` leaves out, in the same order; none where it reads all."""
+    if source.rows is not None:
+        yield from shuffled(open_dataset(source)).skip(source.rows)
+
+
+def shuffled(dataset: Any) -> Any:
+    return dataset.shuffle(seed=0, buffer_size=SHUFFLED)
 
 
 def open_dataset(source: Source) -> Any:

@@ -1,0 +1,92 @@
+"""The prompts on which a family is measured: held out of SFT, rankings and RLHF, the same for every stage.
+
+Base may have read what the answer to one is, in other words: knowledge comes from pre-training. It has read
+neither the prompts themselves nor, next to each other, the questions and answers of a held-out card.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.checkpoint import read_json_lines
+from pipeline.corpus.cards import Corpus, Country, Kind, load_corpus
+from pipeline.corpus.countries import capital, country_questions
+from pipeline.corpus.ranking_prompts import RankingPrompt, digest, held_out_prompts, questions
+from pipeline.corpus.splits import country_is_held_out, fraction
+from pipeline.errors import InputError
+from pipeline.recipe import REPOSITORY, Recipe
+
+# Written apart from the corpus, after its prompts were fixed.
+OUTSIDE = REPOSITORY / "assets" / "outside-prompts.jsonl"
+# What the annotator calls the kinds of the outside prompts. "odd" ones (one word, code, another language) are
+# judged by their form alone, as small talk is.
+OUTSIDE_KINDS: dict[str, Kind] = {
+    "harmful": "harmful",
+    "lookalike": "lookalike",
+    "unknowable": "realtime",
+    "fact": "fact",
+    "chat": "chat",
+    "odd": "chat",
+}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A prompt to measure with. `capital_of` is the held-out country whose capital it asks for, if it does."""
+
+    prompt: RankingPrompt
+    capital_of: Country | None = None
+    outside: bool = False
+
+
+def probes(corpus: Corpus, recipe: Recipe, each: int) -> list[Probe]:
+    """`each` prompts of every kind and split, and the capitals of the held-out countries (5 x `each` at most).
+
+    Which ones is fixed by a hash, so that a longer report repeats a shorter one. Prompts about the held-out
+    countries that ask for something else are left out: half a world of facts would outweigh the rest.
+    """
+    groups: dict[tuple[str, str], list[RankingPrompt]] = {}
+    for prompt in sorted(held_out_prompts(corpus, recipe), key=lambda prompt: fraction("report", prompt.prompt)):
+        if prompt.split != "country":
+            groups.setdefault((prompt.kind, prompt.split), []).append(prompt)
+    if not groups:
+        raise InputError("the recipe holds nothing out of training, so there is nothing to measure on")
+    chosen = [Probe(prompt) for group in sorted(groups) for prompt in groups[group][:each]]
+    return chosen + capital_probes(corpus)[: 5 * each]
+
+
+def capital_probes(corpus: Corpus) -> list[Probe]:
+    """One wording, another for each, of the question for the capital of every country never seen in SFT."""
+    found = []
+    for country in corpus.countries:
+        if not country_is_held_out(country.country) or capital(country) is None:
+            continue
+        question = country_questions(country)[0]
+        text = min(question.prompts, key=lambda prompt: fraction("report", prompt))
+        prompt = RankingPrompt(f"capital#{digest(text)}", text, question.kind, question, "country")
+        found.append(Probe(prompt, capital_of=country))
+    return sorted(found, key=lambda probe: fraction("report", probe.prompt.prompt))
+
+
+def outside_probes(path: Path = OUTSIDE) -> list[Probe]:
+    """The prompts of `{"id", "prompt", "kind"}` lines; none without the file."""
+    if not path.is_file():
+        return []
+    return [
+        Probe(RankingPrompt(f"outside#{line['id']}", line["prompt"], outside_kind(path, line), None), outside=True)
+        for line in read_json_lines(path)
+    ]
+
+
+def outside_kind(path: Path, line: dict[str, str]) -> Kind:
+    if line["kind"] not in OUTSIDE_KINDS:
+        raise InputError(f"{path}: prompt {line['id']!r} is of the unknown kind {line['kind']!r}")
+    return OUTSIDE_KINDS[line["kind"]]
+
+
+def all_questions(recipe: Recipe) -> dict[str, RankingPrompt]:
+    """Every prompt of the whole corpus that has graded answers, by its id, on whichever side it stands."""
+    corpus = load_corpus(recipe.corpus.model_copy(update={"domains": None}))
+    asked = [
+        item.ranking_prompt(text, item.split) for item in questions(corpus, recipe) for text in item.question.prompts
+    ]
+    return {prompt.id: prompt for prompt in asked}
