@@ -298,7 +298,7 @@ def test_pairs_are_counted_by_what_they_are_about() -> None:
     found = {figure.name: figure for figure in comparison_figures("card pairs", pairs)}
     assert found["card pairs ordered right"].value == pytest.approx(2 / 3)
     assert found["card pairs ordered right where the better is shorter"].value == 0.5
-    assert found["card pairs, good over bad"].count == found["card pairs, honest"].count == 3
+    assert found["card pairs, grade good over bad"].count == found["card pairs, criterion honest"].count == 3
     assert comparison_figures("card pairs", []) == []
 
 

@@ -34,6 +34,7 @@ from pipeline.report.text import HELD_OUT, held_out_texts, perplexity
 from pipeline.run import RECIPE
 
 SAMPLED_SHARE = 5  # one prompt in so many of each kind and split is answered SAMPLES times as well
+EVIDENCE = 7  # prompts of each kind and split whose answers are written out: about a megabyte with those from outside
 CHANGED = ("rlhf", "dpo")  # what is compared with SFT
 
 
@@ -77,7 +78,7 @@ def write_report(family: Family, prompts_each: int) -> str:
     """Measure every stage, write the report into the family's folder, and return the text of `report.md`.
 
     Everything is measured before anything is written, and each file is written whole or not at all:
-    `report-answers.jsonl` (every answer with its verdicts), the plots, `report.md`, and last `report.json`.
+    `report-answers.jsonl` (answers with their verdicts), the plots, `report.md`, and last `report.json`.
     """
     findings = measure(family, prompts_each)
     drawn = plots({stage: findings.measured[stage] for stage in findings.greedy}, findings.curve, findings.bins)
@@ -188,12 +189,15 @@ def predict(findings: Findings, recipe: Recipe, corpus: Any, base: StageModel, e
 
 
 def answer_lines(findings: Findings) -> list[dict[str, Any]]:
-    """One line a prompt and stage: the greedy answer and every verdict on it."""
+    """One line a prompt and stage, the greedy answer with its verdicts: of the first EVIDENCE prompts of every kind
+    and split, and of all those from outside."""
+    shown = {probe.prompt.id for probe in thinned([row.probe for row in findings.greedy["base"]], EVIDENCE)}
     return [
         evidence(stage, row)
         for part in (findings.greedy, findings.outside)
         for stage, found in part.items()
         for row in found
+        if row.probe.outside or row.probe.prompt.id in shown
     ]
 
 
@@ -224,7 +228,7 @@ def markdown_of(family: Family, findings: Findings, drawn: list[str]) -> str:
     opening = [
         f"Greedy answers of at most {Decoding().max_new_tokens} tokens to {findings.prompts} prompts that stand in no",
         "SFT, ranking or RLHF data, judged by rules and by the simulated annotator. Brackets hold the 95 % interval",
-        "and the number of answers, pairs or documents. `report-answers.jsonl` has every answer with its verdicts.",
+        "and the number of answers, pairs or documents. `report-answers.jsonl` has answers with their verdicts.",
     ]
     bars = outcomes(findings.measured)
     met = sum(bar["met"] is True for bar in bars)

@@ -26,6 +26,8 @@ class Figure:
     def __str__(self) -> str:
         if self.unit == "share":
             return f"{100 * self.value:.1f} % ({100 * self.low:.0f} to {100 * self.high:.0f}; {self.count:,})"
+        if self.unit == "tokens":
+            return f"{self.value:g} ({self.low:g} to {self.high:g}; {self.count:,})"
         return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f}; {self.count:,})"
 
 

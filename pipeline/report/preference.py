@@ -125,7 +125,7 @@ def comparison_figures(name: str, comparisons: Sequence[Comparison]) -> list[Fig
         *by(name, "kind", lambda found: found.better.kind, comparisons),
     ]
     if comparisons[0].better.grade in ORDER:
-        figures += by(name, "grades", lambda found: f"{found.better.grade} over {found.worse.grade}", comparisons)
+        figures += by(name, "grade", lambda found: f"{found.better.grade} over {found.worse.grade}", comparisons)
         figures += by(name, "criterion", lambda found: found.worse.fails, comparisons)
         figures += by(name, "split", lambda found: found.better.split, comparisons)
     return [figure for figure in figures if figure.count]
@@ -142,7 +142,7 @@ def by(name: str, what: str, key: Callable[[Comparison], str], comparisons: Sequ
     groups: dict[str, list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
         groups[key(comparison)].append(comparison)
-    return [accuracy(f"{name}, {group}", groups[group], f"{name} by {what}") for group in sorted(groups)]
+    return [accuracy(f"{name}, {what} {group}", groups[group], f"{name} by {what}") for group in sorted(groups)]
 
 
 def length_figure(name: str, comparisons: Sequence[Comparison]) -> Figure:

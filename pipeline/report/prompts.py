@@ -27,6 +27,8 @@ OUTSIDE_KINDS: dict[str, Kind] = {
     "chat": "chat",
     "odd": "chat",
 }
+# Kinds that several bars rest on, and of which only some count for each (myths, true facts), are asked more often.
+OFTEN: dict[str, int] = {"yesno": 4, "harmful": 2, "lookalike": 2}
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Probe:
 
 
 def probes(corpus: Corpus, recipe: Recipe, each: int) -> list[Probe]:
-    """`each` prompts of every kind and split, and the capitals of the held-out countries (5 x `each` at most).
+    """`each` prompts of every kind and split (of some kinds more, see OFTEN), and 5 x `each` capitals at most.
 
     Which ones is fixed by a hash, so that a longer report repeats a shorter one. Prompts about the held-out
     countries that ask for something else are left out: half a world of facts would outweigh the rest.
@@ -50,7 +52,9 @@ def probes(corpus: Corpus, recipe: Recipe, each: int) -> list[Probe]:
             groups.setdefault((prompt.kind, prompt.split), []).append(prompt)
     if not groups:
         raise InputError("the recipe holds nothing out of training, so there is nothing to measure on")
-    chosen = [Probe(prompt) for group in sorted(groups) for prompt in groups[group][:each]]
+    chosen = [
+        Probe(prompt) for kind, split in sorted(groups) for prompt in groups[kind, split][: each * OFTEN.get(kind, 1)]
+    ]
     return chosen + capital_probes(corpus)[: 5 * each]
 
 
