@@ -330,13 +330,20 @@ def test_plots_are_small_labelled_and_the_same_every_time() -> None:
     assert list(plots(stages, [], [])) == ["report-behaviour.svg"]
 
 
-def test_a_family_without_reward_model_has_a_report(tmp_path: Path, recipe: Recipe) -> None:
+def test_a_family_without_reward_model_has_a_report(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = [Probe(RankingPrompt(str(count), "help " * count, "harmful", None), outside=True) for count in (3, 999)]
+    monkeypatch.setattr("pipeline.report.card.outside_probes", lambda: outside)
     family = random_family(tmp_path / "random", ("base", "sft"))
     (family.path / RECIPE).write_text(yaml.safe_dump(recipe.model_dump()), encoding="utf-8")
     text = write_report(family, 1)
     report = json.loads((family.path / "report.json").read_text(encoding="utf-8"))
     assert report["reward"] == report["curve"] == report["calibration"] == []
     assert "## Reward model" not in text
+    assert "## Outside the corpus" in text
+    assert {figure["count"] for figure in report["outside"]["sft"] if figure["section"] == "harmless"} == {1}
+    assert report["notes"] == ["1 outside prompts are longer than the models read."]
     lines = read_json_lines(family.path / "report-answers.jsonl")
     for stage in ("base", "sft"):
         shares = {figure["name"]: figure for figure in report["stages"][stage]}

@@ -14,6 +14,10 @@ from pipeline.report.figures import Figure, mean, mean_share, share
 SAMPLES = 4  # of each prompt
 TEMPERATURE = 0.8
 SECTION = "against SFT"
+METHOD = (
+    "Against SFT, answers to the same prompt are compared by grades given to each alone, so that asking in both orders "
+    "would only repeat a comparison: it is counted once. Grades that cannot be told apart count half for each side."
+)
 
 
 def against_sft(

@@ -21,11 +21,11 @@ from pipeline.inference.models import (
     load_stage,
 )
 from pipeline.recipe import Recipe, load_recipe
-from pipeline.report import markdown
+from pipeline.report import against, correctness, markdown
 from pipeline.report.against import SAMPLES, TEMPERATURE, against_sft, curve, divergence, sample
 from pipeline.report.bars import outcomes
 from pipeline.report.behaviour import Row, evidence, figures, judged, sampled_figures
-from pipeline.report.correctness import METHOD, agreement
+from pipeline.report.correctness import agreement
 from pipeline.report.figures import Figure
 from pipeline.report.plots import plots
 from pipeline.report.preference import calibration_error, reward_figures
@@ -236,7 +236,7 @@ def markdown_of(family: Family, findings: Findings, drawn: list[str]) -> str:
         [
             (f"# Report card of the family {family.name}", opening),
             (f"## Bars: {met} of {len(bars)} met", markdown.bars_table(bars, findings.measured)),
-            ("## Every stage", [*markdown.stage_table(findings.stages), "", METHOD]),
+            ("## Every stage", [*markdown.stage_table(findings.stages), "", correctness.METHOD, "", against.METHOD]),
             ("", markdown.pictures(name for name in drawn if name == "report-behaviour.svg")),
             *([agreement_part(findings)] if findings.agreement else []),
             *([(sampled_heading(), markdown.stage_table(sampled))] if sampled else []),

@@ -46,7 +46,7 @@ def plots(
 def behaviour(stages: Mapping[str, Mapping[str, Figure]]) -> str:
     """A row for each figure, a bar for each stage, with the 95 % interval as a line."""
     names = [name for name in SHOWN if any(name in figures for figures in stages.values())]
-    canvas, [axes] = panels(1, width=7.5, height=0.8 + 0.17 * len(names) * (len(stages) + 1))
+    canvas, [axes] = panels(1, width=7.5, height=1.0 + 0.13 * len(names) * (len(stages) + 1))
     height = 1 / (len(stages) + 1)
     for number, (stage, figures) in enumerate(stages.items()):
         rows = [(row + number * height, figures[name]) for row, name in enumerate(names) if name in figures]
@@ -56,6 +56,7 @@ def behaviour(stages: Mapping[str, Mapping[str, Figure]]) -> str:
         axes.hlines(where, lows, highs, color=INK, linewidth=0.8)
     middle = (len(stages) - 1) * height / 2
     axes.set_yticks([row + middle for row in range(len(names))], names)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("% of answers, with 95 % interval")
@@ -76,7 +77,9 @@ def over_steps(curve: Sequence[Mapping[str, float]]) -> str:
         panel.plot(steps, [point[name] for point in curve], color=COLOURS["rlhf"], marker="o", markersize=3)
         # At step 0 the policy is SFT.
         panel.plot(steps[:1], [curve[0][name]], color=COLOURS["sft"], marker="o", markersize=5)
-        panel.annotate("SFT", (steps[0], curve[0][name]), (6, 4), textcoords="offset points", color=COLOURS["sft"])
+        panel.annotate(
+            "SFT", (steps[0], curve[0][name]), (6, 4), textcoords="offset points", color=COLOURS["sft"], fontsize=8
+        )
         panel.set_title(title, loc="left", fontsize=9, color=QUIET)
     axes[-1].set_xlabel("RLHF steps, on held-out prompts")
     return svg(canvas)
@@ -89,7 +92,9 @@ def calibration(bins: Sequence[Mapping[str, Any]]) -> str:
     axes.vlines(sure, [100 * found["low"] for found in bins], [100 * found["high"] for found in bins], color=QUIET)
     axes.plot(sure, [100 * found["value"] for found in bins], color=INK, marker="o", markersize=4)
     for where, found in zip(sure, bins, strict=True):
-        axes.annotate(f"{found['count']:,}", (where, 100 * found["value"]), (5, -9), textcoords="offset points")
+        axes.annotate(
+            f"{found['count']:,}", (where, 100 * found["value"]), (5, -9), textcoords="offset points", fontsize=8
+        )
     axes.set_xlabel("how sure the reward model is, %")
     axes.set_ylabel("annotators agree, % of pairs (number of pairs)")
     return svg(canvas)
@@ -104,6 +109,8 @@ def panels(count: int, width: float, height: float) -> tuple["Canvas", Sequence[
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)
         panel.spines[["left", "bottom"]].set_color(HAIRLINE)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.label.set(color=QUIET, fontsize=9)
         panel.tick_params(color=HAIRLINE, labelcolor=QUIET, labelsize=8)
         panel.grid(axis="x", color=HAIRLINE, linewidth=0.5)
         panel.set_axisbelow(True)
