@@ -18,7 +18,7 @@ from pipeline.inference.models import Answer, load_stage
 from pipeline.recipe import Recipe, Source, load_recipe
 from pipeline.report.against import against_sft, curve, kl
 from pipeline.report.bars import BARS, Bar, outcomes
-from pipeline.report.behaviour import Row, asks_on, figures, judged, sampled_figures, verdicts
+from pipeline.report.behaviour import Row, asks_on, figures, judged, known, sampled_figures, verdicts
 from pipeline.report.card import write_report
 from pipeline.report.correctness import agreement, is_correct, names_capital
 from pipeline.report.figures import Figure, correlation, distinct, kappa, median, pooled_share, ratio, share
@@ -209,6 +209,8 @@ def test_the_probes_stand_in_no_training_data(corpus: Corpus, recipe: Recipe) ->
     capitals = [probe.capital_of for probe in found if probe.capital_of]
     assert len(capitals) == 10
     assert all(country_is_held_out(country.country) for country in capitals)
+    assert {probe.prompt.kind for probe in found if probe.extra} <= {"yesno", "harmful", "lookalike"}
+    assert not any(known("wording")(probe) for probe in found if probe.extra)
     assert {probe.prompt.id for probe in found} <= {probe.prompt.id for probe in probes(corpus, recipe, 3)}
 
 

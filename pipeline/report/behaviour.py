@@ -87,7 +87,10 @@ def answers(row: Row) -> bool:
 def known(split: str) -> Callable[[Probe], bool]:
     """Probes of knowledge, of one split."""
     return lambda probe: (
-        probe.prompt.kind in KNOWLEDGE and probe.prompt.split == split and probe.prompt.question is not None
+        probe.prompt.kind in KNOWLEDGE
+        and probe.prompt.split == split
+        and probe.prompt.question is not None
+        and not probe.extra
     )
 
 

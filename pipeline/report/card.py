@@ -172,8 +172,11 @@ def rows(reward: RewardModel | None, asked: Sequence[Probe], answers: Sequence[A
 
 
 def versus_sft(findings: Findings, stage: str) -> list[Figure]:
-    """A stage against SFT, without the capitals: a hundred questions of one sort would outweigh the rest."""
-    kept = {name: [row for row in found if row.probe.capital_of is None] for name, found in findings.greedy.items()}
+    """A stage against SFT, without the capitals and what is asked more often: they would outweigh the rest."""
+    kept = {
+        name: [row for row in found if row.probe.capital_of is None and not row.probe.extra]
+        for name, found in findings.greedy.items()
+    }
     return against_sft(kept[stage], kept["sft"], findings.sampled[stage], findings.sampled["sft"])
 
 

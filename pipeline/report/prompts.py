@@ -33,11 +33,16 @@ OFTEN: dict[str, int] = {"yesno": 4, "harmful": 2, "lookalike": 2}
 
 @dataclass(frozen=True)
 class Probe:
-    """A prompt to measure with. `capital_of` is the held-out country whose capital it asks for, if it does."""
+    """A prompt to measure with. `capital_of` is the held-out country whose capital it asks for, if it does.
+
+    `extra` marks those of OFTEN beyond the usual number: figures over several kinds leave them out, or these
+    kinds would outweigh the rest.
+    """
 
     prompt: RankingPrompt
     capital_of: Country | None = None
     outside: bool = False
+    extra: bool = False
 
 
 def probes(corpus: Corpus, recipe: Recipe, each: int) -> list[Probe]:
@@ -53,7 +58,9 @@ def probes(corpus: Corpus, recipe: Recipe, each: int) -> list[Probe]:
     if not groups:
         raise InputError("the recipe holds nothing out of training, so there is nothing to measure on")
     chosen = [
-        Probe(prompt) for kind, split in sorted(groups) for prompt in groups[kind, split][: each * OFTEN.get(kind, 1)]
+        Probe(prompt, extra=number >= each)
+        for kind, split in sorted(groups)
+        for number, prompt in enumerate(groups[kind, split][: each * OFTEN.get(kind, 1)])
     ]
     return chosen + capital_probes(corpus)[: 5 * each]
 
