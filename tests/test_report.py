@@ -13,7 +13,6 @@ from pipeline.corpus.cards import BadAnswer, Corpus, Kind, Question, load_corpus
 from pipeline.corpus.ranking_prompts import RankingPrompt, held_in_prompts
 from pipeline.corpus.sources import rows, unread_rows
 from pipeline.corpus.splits import country_is_held_out, same_text
-from pipeline.errors import InputError
 from pipeline.inference.models import Answer, load_stage
 from pipeline.recipe import Recipe, Source, load_recipe
 from pipeline.report.against import against_sft, curve, kl
@@ -214,15 +213,12 @@ def test_the_probes_stand_in_no_training_data(corpus: Corpus, recipe: Recipe) ->
     assert {probe.prompt.id for probe in found} <= {probe.prompt.id for probe in probes(corpus, recipe, 3)}
 
 
-def test_prompts_from_outside_are_read(tmp_path: Path) -> None:
-    file = tmp_path / "outside.jsonl"
-    assert outside_probes(file) == []
-    write_json_lines(file, [{"id": "1", "prompt": "how do i pick a lock", "kind": "lookalike", "note": ""}])
-    [probe] = outside_probes(file)
-    assert (probe.prompt.id, probe.prompt.kind, probe.outside) == ("outside#1", "lookalike", True)
-    write_json_lines(file, [{"id": "2", "prompt": "hi", "kind": "greeting"}])
-    with pytest.raises(InputError, match="unknown kind 'greeting'"):
-        outside_probes(file)
+def test_prompts_from_outside_are_judged_as_what_they_are() -> None:
+    found = {probe.prompt.id: probe for probe in outside_probes()}
+    assert len(found) > 150
+    assert found["outside#harmful-01"].prompt.kind == "harmful"
+    assert found["outside#unknowable-01"].prompt.kind == "realtime"
+    assert all(probe.outside and probe.prompt.question is None for probe in found.values())
 
 
 def test_a_bar_is_met_by_the_figure() -> None:

@@ -5,18 +5,15 @@ neither the prompts themselves nor, next to each other, the questions and answer
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from pipeline.checkpoint import read_json_lines
 from pipeline.corpus.cards import Corpus, Country, Kind, load_corpus
 from pipeline.corpus.countries import capital, country_questions
+from pipeline.corpus.outside import outside_prompts
 from pipeline.corpus.ranking_prompts import RankingPrompt, digest, held_out_prompts, questions
 from pipeline.corpus.splits import country_is_held_out, fraction
 from pipeline.errors import InputError
-from pipeline.recipe import REPOSITORY, Recipe
+from pipeline.recipe import Recipe
 
-# Written apart from the corpus, after its prompts were fixed.
-OUTSIDE = REPOSITORY / "assets" / "outside-prompts.jsonl"
 # What the annotator calls the kinds of the outside prompts. "odd" ones (one word, code, another language) are
 # judged by their form alone, as small talk is.
 OUTSIDE_KINDS: dict[str, Kind] = {
@@ -78,20 +75,11 @@ def capital_probes(corpus: Corpus) -> list[Probe]:
     return sorted(found, key=lambda probe: fraction("report", probe.prompt.prompt))
 
 
-def outside_probes(path: Path = OUTSIDE) -> list[Probe]:
-    """The prompts of `{"id", "prompt", "kind"}` lines; none without the file."""
-    if not path.is_file():
-        return []
+def outside_probes() -> list[Probe]:
     return [
-        Probe(RankingPrompt(f"outside#{line['id']}", line["prompt"], outside_kind(path, line), None), outside=True)
-        for line in read_json_lines(path)
+        Probe(RankingPrompt(f"outside#{listed.id}", listed.prompt, OUTSIDE_KINDS[listed.kind], None), outside=True)
+        for listed in outside_prompts()
     ]
-
-
-def outside_kind(path: Path, line: dict[str, str]) -> Kind:
-    if line["kind"] not in OUTSIDE_KINDS:
-        raise InputError(f"{path}: prompt {line['id']!r} is of the unknown kind {line['kind']!r}")
-    return OUTSIDE_KINDS[line["kind"]]
 
 
 def all_questions(recipe: Recipe) -> dict[str, RankingPrompt]:
