@@ -54,3 +54,19 @@ def test_every_file_it_names_exists() -> None:
     links = [part.split(")")[0] for part in README.split("](")[1:]]
     assert links
     assert [link for link in links if not (REPOSITORY / link).exists()] == []
+
+
+def test_its_figures_are_those_of_the_report_card() -> None:
+    report = json.loads((REPOSITORY / "checkpoints" / "tiny" / "report.json").read_text(encoding="utf-8"))
+    measured = {
+        (figure["name"], stage): f"{100 * figure['value']:.0f} %"
+        for stage, figures in report["stages"].items()
+        for figure in figures
+    }
+    table = README.split("| share of answers | base | SFT | RLHF |\n|---|---|---|---|\n")[1].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert len(rows) > 5
+    for name, *shown in rows:
+        assert shown == [measured[name, stage] for stage in ("base", "sft", "rlhf")], name
+    met = sum(bar["met"] is True for bar in report["bars"])
+    assert f"{met} of {len(report['bars'])} bars" in README
