@@ -17,7 +17,7 @@ from pipeline.errors import InputError
 from pipeline.optimizer import Muon, MuonWithAdamW, is_hidden_matrix, orthogonal
 from pipeline.precision import training_precision
 from pipeline.recipe import Recipe, load_recipe
-from pipeline.run import run_all
+from pipeline.run import finished_periods, run_all
 from pipeline.stages import tokenizer as tokenizer_stage
 from pipeline.stages.base import IGNORED, Collator, Speed, model_config, packed_blocks
 from tests.rankings import small
@@ -189,6 +189,8 @@ def test_a_longer_recipe_goes_on_from_the_period_before(
     run_all(longer, at_once, "base")
     run_all(longer.until_period(1), in_turn, "base")
     assert in_turn.checkpoint("base").record["steps"] == 12
+    assert finished_periods(longer, load_corpus(longer.corpus).sha256, in_turn) == 1
+    assert finished_periods(longer, "another corpus", in_turn) == 0
     run_all(longer, in_turn, "base")
 
     expected, found = at_once.checkpoint("base"), in_turn.checkpoint("base")
