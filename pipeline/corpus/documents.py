@@ -27,14 +27,14 @@ Row = dict[str, Any]
 
 # Share of the authored text, in characters. Questions with answers store what later stages ask for.
 AUTHORED_SHARES = {
-    "questions with answers": 0.26,
-    "passages": 0.15,
-    "question papers": 0.15,
-    "facts": 0.12,
-    "forum threads": 0.09,
+    "questions with answers": 0.42,
+    "passages": 0.10,
+    "question papers": 0.10,
+    "facts": 0.11,
+    "forum threads": 0.08,
     "talks": 0.07,
-    "countries": 0.12,
-    "sums": 0.04,
+    "countries": 0.09,
+    "sums": 0.03,
 }
 # Kinds whose answers are knowledge about the world, and not manners of an assistant.
 KNOWLEDGE = {"fact", "advice", "howto", "yesno", "explain", "define", "creative", "lookalike", "math"}
@@ -185,31 +185,36 @@ def page_of_questions(questions: Sequence[str], rng: random.Random) -> str:
     return "\n".join(f"- {question}" for question in questions)
 
 
+def pairs_of(exchanges: Sequence[Exchange]) -> list[tuple[str, str]]:
+    """(prompt, answer): every wording with every good answer, so that what is worded richly is read more often."""
+    return [(prompt, answer) for item in exchanges for prompt in item.prompts for answer in item.answers]
+
+
 def answered_pages(exchanges: Sequence[Exchange], reword: Reword, rng: random.Random) -> Iterator[str]:
     """Pages of questions with good answers, marked as such."""
-    items = passes(exchanges, rng)
+    items = passes(pairs_of(exchanges), rng)
     while True:
         before, after = rng.choice(
             (("Q: ", "\nA: "), ("Question: ", "\nAnswer: "), ("Q. ", "\nA. "), ("Ask: ", "\nReply: "))
         )
         pairs = []
         for _ in range(rng.randint(4, 9)):
-            item = next(items)
-            pairs.append(f"{before}{reword(rng.choice(item.prompts), rng)}{after}{rng.choice(item.answers)}")
+            prompt, answer = next(items)
+            pairs.append(f"{before}{reword(prompt, rng)}{after}{answer}")
         yield rng.choice(("\n", "\n\n")).join(pairs)
 
 
 def forum_threads(exchanges: Sequence[Exchange], reword: Reword, rng: random.Random) -> Iterator[str]:
     """Several speakers; each thread wanders from one question to the next."""
-    items = passes(exchanges, rng)
+    items = passes(pairs_of(exchanges), rng)
     while True:
         people = rng.sample(NAMES, 4)
         lines = []
         for _ in range(rng.randint(3, 6)):
-            item = next(items)
+            prompt, answer = next(items)
             asker, answerer, third, _ = rng.sample(people, 4)
-            lines.append(f"{asker}: {reword(rng.choice(item.prompts), rng)}")
-            lines.append(f"{answerer}: {rng.choice(item.answers)}")
+            lines.append(f"{asker}: {reword(prompt, rng)}")
+            lines.append(f"{answerer}: {answer}")
             if rng.random() < 0.3:
                 lines.append(f"{third}: {rng.choice(AGREEMENT)}")
             if rng.random() < 0.4:
