@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Literal
 
-from pipeline.checkpoint import open_family
+from pipeline.checkpoint import Family, open_family
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
 from pipeline.inference.models import LONGEST_PROMPT, RewardModel, StageModel, context_length, load_reward, load_stage
@@ -63,9 +63,10 @@ class LoadedFamily:
     """The answering stages that are trained so far, and the reward model if there is one."""
 
     def __init__(
-        self, name: str, models: dict[str, StageModel], reward: RewardModel | None, scale: tuple[float, float]
+        self, files: Family, models: dict[str, StageModel], reward: RewardModel | None, scale: tuple[float, float]
     ) -> None:
-        self.name = name
+        self.files = files
+        self.name = files.name
         self.models = models
         self.reward = reward
         self.scale = scale
@@ -135,7 +136,7 @@ def load(path: str | Path) -> LoadedFamily:
     family = open_family(path)
     models = {stage: load_stage(family.checkpoint(stage)) for stage in COLUMNS if family.has(stage)}
     if not family.has("reward"):
-        return LoadedFamily(family.name, models, None, USUAL_SCALE)
+        return LoadedFamily(family, models, None, USUAL_SCALE)
     checkpoint = family.checkpoint("reward")
     low, high = checkpoint.figures.get("scale", USUAL_SCALE)
-    return LoadedFamily(family.name, models, load_reward(checkpoint), (low, high))
+    return LoadedFamily(family, models, load_reward(checkpoint), (low, high))

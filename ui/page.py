@@ -21,7 +21,9 @@ NOTICE = (
 def page(family: LoadedFamily) -> gr.Blocks:
     with gr.Blocks(title="Stagewise", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(masthead(family), apply_default_css=False)
-        compare_tab(family)
+        # Gradio draws a tab when it is first opened: the first paint waits for Compare alone.
+        with gr.Tabs(elem_id="tabs"), gr.Tab("Compare", id="compare"):
+            compare_tab(family)
         gr.HTML(f"<p>{NOTICE}</p>", elem_id="small-print")
         add_calls(family)
     return blocks.queue(max_size=128)
@@ -78,7 +80,8 @@ def launch(family: LoadedFamily, host: str | None, port: int | None, **more: Any
         server_name=host,
         server_port=port,
         theme=gr.themes.Base(font=FONTS, font_mono=FONTS),
-        css_paths=REPOSITORY / "assets" / "style.css",
+        # The frame's rules come first, so that a tab's own can refine them.
+        css_paths=sorted((REPOSITORY / "assets" / "style").glob("*.css"), key=lambda path: path.stem != "frame"),
         head=CONTROL_ENTER,
         footer_links=[],
         ssr_mode=False,
