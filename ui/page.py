@@ -1,6 +1,7 @@
 """The page as a whole: its frame, its look, and the calls that programs can make."""
 
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,6 +13,7 @@ from ui.answering import USUAL_TEMPERATURE, LoadedFamily, Request
 from ui.compare import CONTROL_ENTER, compare_tab
 
 FONTS = ["-apple-system", "BlinkMacSystemFont", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
+STYLES = REPOSITORY / "assets" / "style"
 NOTICE = (
     "These are small research models, trained to show what each stage of training does. Their answers are not "
     "advice, and often wrong. Base and SFT can also say unpleasant things: nothing on this page is filtered."
@@ -76,12 +78,13 @@ def launch(family: LoadedFamily, host: str | None, port: int | None, **more: Any
     # Each column decodes in a thread of its own; models this small gain nothing from more.
     torch.set_num_threads(1)
     blocks = page(family)
+    # The frame's rules come first, so that a tab's own can refine them.
+    styles: list[Path] = sorted(STYLES.glob("*.css"), key=lambda path: path.stem != "frame")
     blocks.launch(
         server_name=host,
         server_port=port,
         theme=gr.themes.Base(font=FONTS, font_mono=FONTS),
-        # The frame's rules come first, so that a tab's own can refine them.
-        css_paths=sorted((REPOSITORY / "assets" / "style").glob("*.css"), key=lambda path: path.stem != "frame"),
+        css_paths=[*styles],
         head=CONTROL_ENTER,
         footer_links=[],
         ssr_mode=False,
