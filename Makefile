@@ -10,7 +10,7 @@ demo: .venv/installed                ## open the page with the bundled family
 	$(BIN)/python app.py --open --family $(FAMILY)
 
 test: .venv/installed chromium       ## train a nano family and test everything with it
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile
 
 train: .venv/installed               ## train a family: make train RECIPE=nano
 	$(BIN)/python -m pipeline run --recipe $(RECIPE)

@@ -1,5 +1,7 @@
 """What several tests share."""
 
+import fcntl
+import os
 import resource
 import subprocess
 import sys
@@ -26,14 +28,26 @@ def tiny_tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def nano_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A family that the command line has really trained, every stage of it. Tests must not change it."""
-    family = tmp_path_factory.mktemp("families") / "nano"
-    command = [sys.executable, "-m", "pipeline", "run", "--recipe", "nano", "--out", str(family)]
+    """A family that the command line has really trained, every stage of it. Tests must not change it.
+
+    The test process that asks first trains it for all of them.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / "nano.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "processor-seconds").exists():
+            train_nano(folder)
+    return folder / "nano"
+
+
+def train_nano(folder: Path) -> None:
+    command = [sys.executable, "-m", "pipeline", "run", "--recipe", "nano", "--out", str(folder / "nano")]
     before = processor_seconds()
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    family.with_name("processor-seconds").write_text(str(processor_seconds() - before))
-    return family
+    (folder / "processor-seconds").write_text(str(processor_seconds() - before))
 
 
 def processor_seconds() -> float:
