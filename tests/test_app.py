@@ -1,7 +1,9 @@
 """The page without a browser: loading a family, filling a column, drawing it."""
 
 import math
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ from pipeline.inference.decoding import Decoding
 from pipeline.inference.models import Answer
 from tests.families import random_family, speaking
 from ui.answering import LoadedFamily, Request, View, load
-from ui.columns import column, place
-from ui.compare import presets
+from ui.columns import column, lane, place
+from ui.guessing import majority
+from ui.presets import presets
 
 REQUEST = Request(1, "What is the capital of France?", Decoding(max_new_tokens=12))
 
@@ -128,8 +131,35 @@ def test_a_reward_off_the_scale_stands_at_its_end() -> None:
     assert "\N{MINUS SIGN}9.00" in column(View("rlhf", "cut", text="x", reward=-9), (-4, 4))
 
 
-def test_the_presets_hold_the_missions_prompts() -> None:
+def test_the_presets_hold_the_missions_prompts_each_first_in_its_category() -> None:
     from pipeline.training import FIXED_PROMPTS
 
-    assert [preset.prompt for preset in presets()] == list(FIXED_PROMPTS)
-    assert all(preset.label and preset.look_for for preset in presets())
+    categories: dict[str, list[str]] = {}
+    for preset in presets():
+        assert preset.look_for
+        categories.setdefault(preset.category, []).append(preset.prompt)
+    assert set(FIXED_PROMPTS) <= {prompts[0] for prompts in categories.values()}
+    assert all(3 <= len(prompts) <= 5 for prompts in categories.values())
+
+
+def test_base_is_asked_in_the_chat_format_on_request(family: LoadedFamily) -> None:
+    views = {chat: list(family.views("base", replace(REQUEST, chat_format=chat)))[-1] for chat in (False, True)}
+    assert views[False].text != views[True].text
+    assert ">What is the capital of France?<" in column(views[False], family.scale)
+    assert "&lt;|user|&gt;What is the capital of France?&lt;|end|&gt;" in column(views[True], family.scale)
+
+
+def test_a_hidden_column_says_nothing_of_its_stage(family: LoadedFamily) -> None:
+    drawn = set()
+    for stage in family.models:
+        view = View(stage, "cut", "the prompt", text="\n the text", tokens=3, seconds=1.0, reward=1.5)
+        drawn.add(column(view, family.scale, "A", hidden=True) + lane(view, family.scale, "A", hidden=True))
+    assert len(drawn) == 1
+    assert not re.search("base|sft|rlhf|1.5|the prompt", drawn.pop(), re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    ("counts", "stage"), [((2, 1, 0), "base"), ((0, 0, 1), "rlhf"), ((1, 1, 0), None), ((0, 0, 0), None)]
+)
+def test_a_tie_is_no_majority(counts: tuple[int, int, int], stage: str | None) -> None:
+    assert majority(dict(zip(("base", "sft", "rlhf"), counts, strict=True)) | {"truth": ""}) == stage

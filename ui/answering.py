@@ -29,12 +29,32 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """One press of Send; `number` tells two presses with the same content apart, `halted` ends all columns."""
+    """One press of Send; `number` tells two presses with the same content apart.
+
+    `chat_format` shows base the prompt as the others see it. `order` says which stage each column shows;
+    while a class is `guessing`, names and rewards are hidden until `revealed`. `halted` ends all columns,
+    `replaced` says that they show something newer now, `latest` keeps what each stage has shown last.
+    """
 
     number: int
     prompt: str
     decoding: Decoding
+    chat_format: bool = False
+    order: tuple[str, ...] = COLUMNS
+    guessing: bool = False
     halted: Event = field(default_factory=Event, compare=False)
+    replaced: Event = field(default_factory=Event, compare=False)
+    revealed: Event = field(default_factory=Event, compare=False)
+    latest: "dict[str, View]" = field(default_factory=dict, compare=False)
+
+    @property
+    def hidden(self) -> bool:
+        return self.guessing and not self.revealed.is_set()
+
+    def give_way(self) -> None:
+        """End, and show nothing more: something newer takes the columns."""
+        self.replaced.set()
+        self.halted.set()
 
 
 State = Literal["untrained", "idle", "waiting", "writing", "scoring", "stopped", "cut", "halted", "failed"]
@@ -52,6 +72,7 @@ class View:
     state: State
     prompt: str = ""
     limit: int = Decoding.max_new_tokens
+    chat_format: bool = False
     text: str = ""
     tokens: int = 0
     seconds: float = 0.0
@@ -97,7 +118,7 @@ class LoadedFamily:
 
     def views(self, stage: str, request: Request) -> Generator[View, None, None]:
         """One column from empty to scored. What goes wrong is shown in it: the others must not suffer."""
-        first = latest = View(stage, "waiting", request.prompt, request.decoding.max_new_tokens)
+        first = latest = View(stage, "waiting", request.prompt, request.decoding.max_new_tokens, request.chat_format)
         yield first
         try:
             for latest in self.filling(first, request):
@@ -112,8 +133,9 @@ class LoadedFamily:
         start = time.monotonic()
         shown = 0.0
         stopped = False
+        model = replace(self.models[view.stage], chat_format=request.chat_format)
         # Whoever leaves this loop early closes the stream, and with it the decoding.
-        for answer in self.models[view.stage].stream(request.prompt, request.decoding):
+        for answer in model.stream(request.prompt, request.decoding):
             seconds = time.monotonic() - start
             view = replace(view, state="writing", text=answer.text, tokens=answer.tokens, seconds=seconds)
             stopped = answer.stopped

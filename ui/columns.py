@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from html import escape
 
+from pipeline.chat_format import ASSISTANT, END, USER
 from ui.answering import State, View
 
 
@@ -53,32 +54,117 @@ BUSY = ("waiting", "writing", "scoring")
 CHARACTERS_PER_TOKEN = 5
 # Enough of a long prompt to see that the base model carries on from it.
 GIVEN_CHARACTERS = 160
+DASH = "\N{EN DASH}"
 
 
-def column(view: View, scale: tuple[float, float]) -> str:
-    """One stage's column, whatever state it is in."""
-    look = LOOKS[view.stage]
+# Runs in each column's component. What is enlarged stands on the containers: the column's own HTML comes and goes.
+TOOLS = """
+const place = element.closest(".place");
+const columns = element.closest("#columns");
+const enlarge = (larger) => {
+  [place, columns].forEach((part) => part.toggleAttribute("data-large", larger));
+  element.querySelector(larger ? ".shrink" : ".enlarge").focus();
+};
+const copy = async (text) => {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  // Browsers lend the clipboard to safe origins only, and a classroom's own server is none.
+  const area = Object.assign(document.createElement("textarea"), {value: text});
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+};
+element.addEventListener("click", async (event) => {
+  const button = event.target.closest(".tools button");
+  if (!button) return;
+  if (!button.matches(".copy")) return enlarge(button.matches(".enlarge"));
+  await copy(element.querySelector(".written").textContent);
+  place.toggleAttribute("data-copied", true);
+  element.querySelector(".tools [role=status]").textContent = "Copied";
+  setTimeout(() => {
+    place.toggleAttribute("data-copied", false);
+    element.querySelector(".tools [role=status]").textContent = "";
+  }, 2000);
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && place.hasAttribute("data-large")) enlarge(false);
+});
+"""
+COPY = '<rect x="8" y="8" width="12" height="12" rx="2"/><path d="M16 8V4H4v12h4"/>'
+COPIED = '<path d="M5 12.5l4.5 4.5L19 7.5"/>'
+ENLARGE = '<path d="M14 4h6v6M20 4l-7 7M10 20H4v-6M4 20l7-7"/>'
+SHRINK = '<path d="M20 10h-6V4M14 10l6-6M4 14h6v6M10 14l-6 6"/>'
+
+
+def column(view: View, scale: tuple[float, float], letter: str = "", hidden: bool = False) -> str:
+    """One stage's column, whatever state it is in.
+
+    While a class guesses the columns have letters; a `hidden` one shows nothing that names its stage.
+    """
+    stage = "" if hidden else f" {view.stage}"
+    marked = f' data-letter="{letter}"' if letter else ""
+    busy = str(view.state in BUSY).lower()
     return (
-        f'<section class="stage {view.stage}" data-state="{view.state}" aria-busy="{str(view.state in BUSY).lower()}">'
-        f"<header><h2>{icon(look.icon)}{look.name} <small>{look.after}</small></h2><p>{look.learned}</p></header>"
-        f'<div class="answer">{body(view)}</div>'
-        f'<div class="figures">{ending(view)}{reward(view, scale)}</div>'
+        f'<section class="stage{stage}" data-state="{view.state}"{marked} aria-busy="{busy}">'
+        f"<header>{head(view, letter, hidden)}</header>"
+        f'<div class="answer">{body(view, hidden)}</div>'
+        f'<div class="figures">{ending(view)}{reward(view, scale, hidden)}</div>'
         "</section>"
     )
 
 
-def body(view: View) -> str:
+def head(view: View, letter: str, hidden: bool) -> str:
+    """Name, what one can do with the column, and what its stage has learned."""
+    if hidden:
+        name = letter
+        words = f"<h2>{letter}</h2><p>One of the three stages. Which one writes like this?</p>"
+    else:
+        look = LOOKS[view.stage]
+        name = look.name
+        title = f"{icon(look.icon)}{name} "
+        title += f'<span class="letter">{letter}</span>' if letter else f"<small>{look.after}</small>"
+        words = f"<h2>{title}</h2><p>{look.learned}</p>"
+    return words + tools(name, bool(view.text.strip()))
+
+
+def tools(name: str, written: bool) -> str:
+    """Copy and enlarge. One button of a pair is shown at a time, see the style and the script."""
+    buttons = (
+        ("copy", f"Copy the answer of {name}", icon(COPY, "before") + icon(COPIED, "after")),
+        ("enlarge", f"Enlarge {name}", icon(ENLARGE)),
+        ("shrink", "Show all three columns", icon(SHRINK)),
+    )
+    return '<div class="tools"><span class="unseen" role="status"></span>' + "".join(
+        f'<button type="button" class="{does}" aria-label="{label}" title="{label}"'
+        f"{' disabled' * (does == 'copy' and not written)}>{picture}</button>"
+        for does, label, picture in buttons
+    ) + "</div>"  # fmt: skip
+
+
+def body(view: View, hidden: bool = False) -> str:
     if view.state == "untrained":
         return '<p class="aside">This stage is not trained yet. The column fills once its checkpoint is there.</p>'
     room = f'<p class="room" aria-hidden="true">{"answer " * (view.limit * CHARACTERS_PER_TOKEN // 7)}</p>'
     if view.state == "idle":
         return room + '<p class="aside">Its answer will stand here.</p>'
-    given = f'<span class="given">{escape(shortened(view.prompt))}</span>' if view.stage == "base" else ""
+    text = view.text
+    given = ""
+    if hidden:
+        # What base was given would give it away, and so would going on from it in a new line.
+        text = text.lstrip()
+    elif view.stage == "base":
+        given = f'<span class="given">{escape(start(view))}</span>'
     if view.state in ("stopped", "cut") and not view.text.strip():
         given += '<span class="aside">It wrote nothing.</span>'
     caret = '<span class="caret"></span>' if view.state in ("waiting", "writing") else ""
     error = f'<p class="error" role="alert">This column failed: {escape(view.error)}</p>' if view.error else ""
-    return f'{room}<div><p class="text">{given}<span class="written">{escape(view.text)}</span>{caret}</p>{error}</div>'
+    return f'{room}<div><p class="text">{given}<span class="written">{escape(text)}</span>{caret}</p>{error}</div>'
+
+
+def start(view: View) -> str:
+    """What base was given to go on from."""
+    prompt = shortened(view.prompt)
+    return f"{USER}{prompt}{END}{ASSISTANT}" if view.chat_format else prompt
 
 
 def shortened(prompt: str) -> str:
@@ -96,24 +182,53 @@ def ending(view: View) -> str:
     )
 
 
-def reward(view: View, scale: tuple[float, float]) -> str:
+def reward(view: View, scale: tuple[float, float], hidden: bool = False) -> str:
     """The reward as a bar from zero on the family's fixed scale, with the number beside it."""
     low, high = scale
-    zero = place(0.0, scale)
-    number = '<span class="none">\N{EN DASH}</span>'
+    number = f'<span class="none">{"after the vote" if hidden else DASH}</span>'
     bar = meter = ""
-    if view.reward is not None:
+    if view.reward is not None and not hidden:
         number = f'<span class="number">{signed(view.reward)}</span>'
-        end = place(view.reward, scale)
         meter = f'role="meter" aria-label="Reward" aria-valuemin="{low:g}" aria-valuemax="{high:g}" '
         meter += f'aria-valuenow="{view.reward:.2f}"'
-        bar = f'<i class="bar" style="left:{min(zero, end):.2f}%;width:{abs(end - zero):.2f}%"></i>'
+        bar = f'<i class="bar" style="{span(view.reward, scale)}"></i>'
     return (
-        f'<div class="reward"><p><span>Reward</span>{number}</p>'
-        f'<div class="track" {meter}>{bar}<i class="zero" style="left:{zero:.2f}%"></i></div>'
-        f'<p class="ends" aria-hidden="true"><span>{signed(low, "g")}</span>'
-        f'<span style="left:{zero:.2f}%">0</span><span>{signed(high, "g")}</span></p></div>'
+        f'<div class="reward"><span>Reward</span>'
+        f'<div class="track" {meter}>{bar}<i class="zero" style="left:{place(0.0, scale):.2f}%"></i></div>'
+        f"{number}</div>"
     )
+
+
+def lane(view: View, scale: tuple[float, float], letter: str = "", hidden: bool = False) -> str:
+    """One line of the picture under the columns: a stage's name, and its reward as a mark with the number."""
+    stage = "" if hidden else f" {view.stage}"
+    name = letter if hidden else icon(LOOKS[view.stage].icon) + LOOKS[view.stage].name
+    mark = ""
+    if view.reward is not None and not hidden:
+        side = "right" if view.reward >= 0 else "left"
+        mark = f'<i class="stem" style="{span(view.reward, scale)}"></i>'
+        mark += f'<i class="mark" style="left:{place(view.reward, scale):.2f}%"></i>'
+        mark += f'<b class="{side}" style="left:{place(view.reward, scale):.2f}%">{signed(view.reward)}</b>'
+    return (
+        f'<div class="lane{stage}"><span class="name">{name}</span><div class="line">'
+        f'<i class="zero" style="left:{place(0.0, scale):.2f}%"></i>{mark}</div></div>'
+    )
+
+
+def axis(scale: tuple[float, float]) -> str:
+    """The numbers under the lanes."""
+    low, high = scale
+    return (
+        f'<div class="axis"><span>{signed(low, "g")} <small>liked less</small></span>'
+        f'<span style="left:{place(0.0, scale):.2f}%">0</span>'
+        f"<span><small>liked more</small> {signed(high, 'g')}</span></div>"
+    )
+
+
+def span(value: float, scale: tuple[float, float]) -> str:
+    """The style of a line from zero to a value."""
+    zero, end = place(0.0, scale), place(value, scale)
+    return f"left:{min(zero, end):.2f}%;width:{abs(end - zero):.2f}%"
 
 
 def place(value: float, scale: tuple[float, float]) -> float:
@@ -126,5 +241,5 @@ def signed(value: float, form: str = ".2f") -> str:
     return f"{value:+{form}}".replace("-", "\N{MINUS SIGN}")
 
 
-def icon(paths: str) -> str:
-    return f'<svg class="icon" viewBox="0 0 24 24" aria-hidden="true">{paths}</svg>'
+def icon(paths: str, more: str = "") -> str:
+    return f'<svg class="{f"icon {more}".strip()}" viewBox="0 0 24 24" aria-hidden="true">{paths}</svg>'

@@ -2,19 +2,18 @@
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from html import escape
 from itertools import count
 from typing import Any
 
 import gradio as gr
-import yaml
 
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
-from pipeline.recipe import REPOSITORY
 from ui.answering import COLUMNS, USUAL_TEMPERATURE, LoadedFamily, Request
-from ui.columns import column
+from ui.columns import TOOLS, axis, column, lane
+from ui.guessing import LETTERS, ballot, connect_guessing, guess_bar, shuffled
+from ui.presets import CHOOSING, Preset, chips, presets
 
 # Answers of one column that are written at the same time; who comes later waits in the queue.
 PEOPLE_AT_ONCE = 2
@@ -27,19 +26,16 @@ document.addEventListener("keydown", (event) => {
   }
 });
 </script>"""
+RAW = "the raw text"
+CHAT = "the chat format"
+BASE_SEES = (
+    "SFT and RLHF always read your prompt between marks that say who speaks: the chat format. Base has only read "
+    "plain text. Put the marks around its prompt, too, and see whether the marks alone make it answer."
+)
+REWARDS = (
+    "<h2>Rewards</h2><p>What the reward model, trained on ranked answers, thinks of each answer. It can be wrong.</p>"
+)
 COUNTER = "Enter or Ctrl+Enter sends<span class='${value > LIMIT ? 'over' : ''}'>${value} / LIMIT</span>"
-
-
-@dataclass(frozen=True)
-class Preset:
-    label: str
-    prompt: str
-    look_for: str
-
-
-def presets() -> list[Preset]:
-    text = (REPOSITORY / "assets" / "prompts.yaml").read_text(encoding="utf-8")
-    return [Preset(**entry) for entry in yaml.safe_load(text)]
 
 
 def compare_tab(family: LoadedFamily) -> None:
@@ -62,55 +58,77 @@ def compare_tab(family: LoadedFamily) -> None:
                 send = gr.Button("Send", variant="primary", elem_id="send")
                 stop = gr.Button("Stop", elem_id="stop")
                 again = gr.Button("Again", elem_id="again")
-        with gr.Row(elem_id="presets"):
-            chips = {preset: gr.Button(preset.label, size="sm", elem_classes="chip") for preset in presets()}
-            counter = gr.HTML(0, html_template=COUNTER.replace("LIMIT", str(family.prompt_limit)), elem_id="counter")
+        offered = presets()
+        chosen = gr.HTML(chips(offered), js_on_load=CHOOSING, apply_default_css=False, elem_id="presets")
         notice = gr.HTML(elem_id="notice")
-        with gr.Accordion("Settings", open=False, elem_id="settings"), gr.Row():
-            temperature = gr.Slider(
-                0, 2, USUAL_TEMPERATURE, step=0.05, label="Temperature", info="0: always the likeliest token"
-            )
-            top_p = gr.Slider(0.05, 1, Decoding.top_p, step=0.05, label="Top-p", info="1: any token may be drawn")
-            longest = min(256, family.context // 2)
-            length = gr.Slider(
-                8, longest, min(longest, Decoding.max_new_tokens), step=8, label="Length", info="tokens, at most"
-            )
-            seed = gr.Number(
-                Decoding.seed, precision=0, minimum=0, maximum=2**31, label="Seed", info="same seed, same answers"
+        with gr.Row(elem_id="options"):
+            with gr.Accordion("Settings", open=False, elem_id="settings"):
+                temperature, top_p, length, seed, base_sees = settings(family)
+            counter = gr.HTML(0, html_template=COUNTER.replace("LIMIT", str(family.prompt_limit)), elem_id="counter")
+            # With fewer than three stages there is little to guess.
+            guessing = gr.Checkbox(
+                label="Guess mode", container=False, elem_id="guess-mode", visible=len(family.models) == len(COLUMNS)
             )
 
+    columns, lanes, ballots = [], [], []
     with gr.Row(elem_id="columns"):
-        columns = [
-            gr.HTML(column(family.first_view(stage), family.scale), apply_default_css=False) for stage in COLUMNS
-        ]
+        for stage, letter in zip(COLUMNS, LETTERS, strict=True):
+            with gr.Column(elem_classes="place"):
+                drawn = column(family.first_view(stage), family.scale)
+                columns.append(gr.HTML(drawn, js_on_load=TOOLS, apply_default_css=False))
+                ballots.append(ballot(letter))
+    bar = guess_bar()
+    with gr.Column(elem_id="rewards"):
+        gr.HTML(REWARDS, apply_default_css=False)
+        for stage in COLUMNS:
+            lanes.append(gr.HTML(lane(family.first_view(stage), family.scale), apply_default_css=False))
+        gr.HTML(axis(family.scale), apply_default_css=False)
+    connect_guessing(family, request, guessing, columns, lanes, ballots, bar)
 
     def ask(
-        previous: Request | None, prompt: str, temperature: float, top_p: float, length: int, seed: int | None
+        previous: Request | None,
+        prompt: str,
+        temperature: float,
+        top_p: float,
+        length: int,
+        seed: int | None,
+        base_sees: str,
+        guessing: bool,
     ) -> tuple[Any, Any]:
         try:
             family.check(prompt)
         except InputError as error:
             return gr.skip(), f'<p class="problem" role="alert">{escape(str(error))}</p>'
-        halt(previous)
+        if previous is not None:
+            previous.give_way()
         decoding = Decoding(int(length), temperature, top_p, int(seed or 0))
-        return Request(next(numbers), prompt, decoding), gr.skip()
+        order = shuffled() if guessing else COLUMNS
+        return Request(next(numbers), prompt, decoding, base_sees == CHAT, order, guessing), gr.skip()
 
-    def filling(stage: str) -> Callable[[Request], Iterator[str]]:
-        def fill(request: Request) -> Iterator[str]:
+    def filling(place: int) -> Callable[[Request | None], Iterator[tuple[str, str]]]:
+        def fill(request: Request | None) -> Iterator[tuple[str, str]]:
+            if request is None:
+                return
+            stage = request.order[place]
+            letter = LETTERS[place] if request.guessing else ""
             for view in family.views(stage, request):
-                yield column(view, family.scale)
+                if request.replaced.is_set():
+                    return
+                request.latest[stage] = view
+                hidden = request.hidden
+                yield column(view, family.scale, letter, hidden), lane(view, family.scale, letter, hidden)
 
         return fill
 
     numbers = count(1)
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     # Each column is a listener with a queue of its own, so that none waits for another.
-    for stage, output in zip(COLUMNS, columns, strict=True):
+    for place, stage in enumerate(COLUMNS):
         if stage in family.models:
             request.change(
-                filling(stage),
+                filling(place),
                 request,
-                output,
+                [columns[place], lanes[place]],
                 concurrency_id=stage,
                 concurrency_limit=PEOPLE_AT_ONCE,
                 trigger_mode="multiple",
@@ -118,7 +136,7 @@ def compare_tab(family: LoadedFamily) -> None:
             )
     asking: dict[str, Any] = {
         "fn": ask,
-        "inputs": [request, prompt, temperature, top_p, length, seed],
+        "inputs": [request, prompt, temperature, top_p, length, seed, base_sees, guessing],
         "outputs": [request, notice],
         # In the queue, though quick: the browser hears of a changed state from there only.
         "concurrency_limit": None,
@@ -127,11 +145,28 @@ def compare_tab(family: LoadedFamily) -> None:
     send.click(**asking)
     prompt.submit(**asking)
     again.click(lambda: random.randrange(10_000), None, seed, queue=False, **quiet).then(**asking)
-    for preset, chip in chips.items():
-        chip.click(taking(preset), None, [prompt, notice], queue=False, **quiet).then(**asking)
+    chosen.select(taking(offered), None, [prompt, notice], queue=False, **quiet).then(**asking)
     stop.click(halt, request, None, queue=False, **quiet)
     prompt.change(None, prompt, counter, js="(text) => text.length", **quiet)
     prompt.input(None, None, notice, js="() => ''", **quiet)
+
+
+def settings(family: LoadedFamily) -> tuple[gr.Slider, gr.Slider, gr.Slider, gr.Number, gr.Radio]:
+    """What decides how a prompt is answered, besides the models."""
+    longest = min(256, family.context // 2)
+    with gr.Row():
+        temperature = gr.Slider(
+            0, 2, USUAL_TEMPERATURE, step=0.05, label="Temperature", info="0: always the likeliest token"
+        )
+        top_p = gr.Slider(0.05, 1, Decoding.top_p, step=0.05, label="Top-p", info="1: any token may be drawn")
+        length = gr.Slider(
+            8, longest, min(longest, Decoding.max_new_tokens), step=8, label="Length", info="tokens, at most"
+        )
+        seed = gr.Number(
+            Decoding.seed, precision=0, minimum=0, maximum=2**31, label="Seed", info="same seed, same answers"
+        )
+    base_sees = gr.Radio([RAW, CHAT], value=RAW, label="Base sees", info=BASE_SEES, elem_id="base-sees")
+    return temperature, top_p, length, seed, base_sees
 
 
 def halt(request: Request | None) -> None:
@@ -140,5 +175,9 @@ def halt(request: Request | None) -> None:
         request.halted.set()
 
 
-def taking(preset: Preset) -> Callable[[], tuple[str, str]]:
-    return lambda: (preset.prompt, f"<p><b>What to look for</b> {escape(preset.look_for)}</p>")
+def taking(offered: list[Preset]) -> Callable[[gr.EventData], tuple[str, str]]:
+    def take(event: gr.EventData) -> tuple[str, str]:
+        preset = offered[event.index]
+        return preset.prompt, f"<p><b>What to look for</b> {escape(preset.look_for)}</p>"
+
+    return take

@@ -9,12 +9,16 @@ import shutil
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
 from pipeline.recipe import REPOSITORY
+from ui.presets import presets
 
-PRESET = "Harmful"
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PRESET = "How can I rob a bank?"
 PICTURES = REPOSITORY / "assets" / "pictures"
 SCHEMES: dict[str, Any] = {"compare.png": "light", "compare-dark.png": "dark"}
 SIZE: Any = {"width": 1440, "height": 900}
@@ -32,7 +36,7 @@ CHROMIUM_ARGUMENTS = [
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Take the README's screenshots.")
     parser.add_argument("--family", default=REPOSITORY / "checkpoints" / "tiny", help="folder of checkpoints")
-    parser.add_argument("--preset", default=PRESET, help="label of a prompt in assets/prompts.yaml")
+    parser.add_argument("--preset", default=PRESET, help="a prompt in assets/prompts.yaml")
     parser.add_argument("--out", type=Path, default=PICTURES, help="folder for the pictures")
     options = parser.parse_args(arguments)
     try:
@@ -50,6 +54,8 @@ def take(family: str, preset: str, out: Path) -> None:
     from ui.answering import load
     from ui.page import launch
 
+    if preset not in [each.prompt for each in presets()]:
+        raise InputError(f"no prompt {preset!r} in assets/prompts.yaml")
     chromium = shutil.which("chromium")
     if chromium is None:
         raise InputError("no command 'chromium'; install it, on Debian with: apt-get install chromium")
@@ -64,11 +70,18 @@ def take(family: str, preset: str, out: Path) -> None:
         for name, scheme in SCHEMES.items():
             page = browser.new_page(viewport=SIZE, color_scheme=scheme, device_scale_factor=1.5)
             page.goto(blocks.local_url)
-            page.get_by_role("button", name=preset).click()
+            choose(page, preset)
             page.mouse.move(0, 0)
             page.wait_for_function(FINISHED, timeout=120_000)
             page.screenshot(path=out / name, full_page=True)
         browser.close()
+
+
+def choose(page: "Page", prompt: str) -> None:
+    """Send one of the prompts that the page offers, as a person does."""
+    [category] = [preset.category for preset in presets() if preset.prompt == prompt]
+    page.get_by_role("radio", name=category).check()
+    page.get_by_role("button", name=prompt).click()
 
 
 if __name__ == "__main__":

@@ -28,16 +28,21 @@ class Answer:
 
 @dataclass(frozen=True)
 class StageModel:
-    """A checkpoint that answers: base goes on with the prompt as it stands, the others see the chat format."""
+    """A checkpoint that answers: base goes on with the prompt as it stands, the others see the chat format.
+
+    With `chat_format` base sees it, too: control tokens that mean nothing to it yet.
+    """
 
     stage: str
     model: Any
     tokenizer: Any
+    chat_format: bool = False
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a prompt. Raises InputError when it is empty or leaves no room for an answer."""
         prompt = checked(prompt)
-        tokens = (encode_text if self.stage == "base" else encode_prompt)(self.tokenizer, prompt)
+        as_it_stands = self.stage == "base" and not self.chat_format
+        tokens = (encode_text if as_it_stands else encode_prompt)(self.tokenizer, prompt)
         context = context_length(self.model)
         if len(tokens) > context - SHORTEST_ROOM:
             raise InputError(
