@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from html import escape
 from itertools import count
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
@@ -38,7 +40,30 @@ REWARDS = (
 COUNTER = "Enter or Ctrl+Enter sends<span class='${value > LIMIT ? 'over' : ''}'>${value} / LIMIT</span>"
 
 
-def compare_tab(family: LoadedFamily) -> None:
+@dataclass(frozen=True)
+class Comparison:
+    """What other parts of the page need of this tab.
+
+    `settings` by the names they have in a link, `places` are where the columns stand. `asking` are the
+    arguments of an event that sends the prompt, `filled` the events after which more is to be seen: a column
+    is full, or the names are revealed. The value of `request` is what is shown.
+    """
+
+    request: gr.State
+    prompt: gr.Textbox
+    settings: dict[str, gr.Slider | gr.Number]
+    base_sees: gr.Radio
+    guessing: gr.Checkbox
+    notice: gr.HTML
+    places: list[gr.Column]
+    lanes: list[gr.HTML]
+    folds: gr.Row
+    panel: gr.Accordion
+    asking: dict[str, Any]
+    filled: list[Dependency]
+
+
+def compare_tab(family: LoadedFamily) -> Comparison:
     """Lay out the tab inside the current `gr.Blocks` and connect its events."""
     request = gr.State(None)
     with gr.Column(elem_id="ask"):
@@ -61,8 +86,8 @@ def compare_tab(family: LoadedFamily) -> None:
         offered = presets()
         chosen = gr.HTML(chips(offered), js_on_load=CHOOSING, apply_default_css=False, elem_id="presets")
         notice = gr.HTML(elem_id="notice")
-        with gr.Row(elem_id="options"):
-            with gr.Accordion("Settings", open=False, elem_id="settings"):
+        with gr.Row(elem_id="options") as folds:
+            with gr.Accordion("Settings", open=False, elem_id="settings") as panel:
                 temperature, top_p, length, seed, base_sees = settings(family)
             counter = gr.HTML(0, html_template=COUNTER.replace("LIMIT", str(family.prompt_limit)), elem_id="counter")
             # With fewer than three stages there is little to guess.
@@ -70,10 +95,11 @@ def compare_tab(family: LoadedFamily) -> None:
                 label="Guess mode", container=False, elem_id="guess-mode", visible=len(family.models) == len(COLUMNS)
             )
 
-    columns, lanes, ballots = [], [], []
+    places, columns, lanes, ballots = [], [], [], []
     with gr.Row(elem_id="columns"):
         for stage, letter in zip(COLUMNS, LETTERS, strict=True):
-            with gr.Column(elem_classes="place"):
+            with gr.Column(elem_classes="place") as place:
+                places.append(place)
                 drawn = column(family.first_view(stage), family.scale)
                 columns.append(gr.HTML(drawn, js_on_load=TOOLS, apply_default_css=False))
                 ballots.append(ballot(letter))
@@ -83,7 +109,7 @@ def compare_tab(family: LoadedFamily) -> None:
         for stage in COLUMNS:
             lanes.append(gr.HTML(lane(family.first_view(stage), family.scale), apply_default_css=False))
         gr.HTML(axis(family.scale), apply_default_css=False)
-    connect_guessing(family, request, guessing, columns, lanes, ballots, bar)
+    revealed = connect_guessing(family, request, guessing, columns, lanes, ballots, bar)
 
     def ask(
         previous: Request | None,
@@ -98,7 +124,7 @@ def compare_tab(family: LoadedFamily) -> None:
         try:
             family.check(prompt)
         except InputError as error:
-            return gr.skip(), f'<p class="problem" role="alert">{escape(str(error))}</p>'
+            return gr.skip(), problem(str(error))
         if previous is not None:
             previous.give_way()
         decoding = Decoding(int(length), temperature, top_p, int(seed or 0))
@@ -123,17 +149,19 @@ def compare_tab(family: LoadedFamily) -> None:
     numbers = count(1)
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     # Each column is a listener with a queue of its own, so that none waits for another.
-    for place, stage in enumerate(COLUMNS):
-        if stage in family.models:
-            request.change(
-                filling(place),
-                request,
-                [columns[place], lanes[place]],
-                concurrency_id=stage,
-                concurrency_limit=PEOPLE_AT_ONCE,
-                trigger_mode="multiple",
-                **quiet,
-            )
+    filled = [
+        request.change(
+            filling(place),
+            request,
+            [columns[place], lanes[place]],
+            concurrency_id=stage,
+            concurrency_limit=PEOPLE_AT_ONCE,
+            trigger_mode="multiple",
+            **quiet,
+        )
+        for place, stage in enumerate(COLUMNS)
+        if stage in family.models
+    ]
     asking: dict[str, Any] = {
         "fn": ask,
         "inputs": [request, prompt, temperature, top_p, length, seed, base_sees, guessing],
@@ -149,6 +177,26 @@ def compare_tab(family: LoadedFamily) -> None:
     stop.click(halt, request, None, queue=False, **quiet)
     prompt.change(None, prompt, counter, js="(text) => text.length", **quiet)
     prompt.input(None, None, notice, js="() => ''", **quiet)
+    fields: dict[str, gr.Slider | gr.Number] = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "length": length,
+        "seed": seed,
+    }
+    return Comparison(
+        request,
+        prompt,
+        fields,
+        base_sees,
+        guessing,
+        notice,
+        places,
+        lanes,
+        folds,
+        panel,
+        asking,
+        [*filled, revealed],
+    )
 
 
 def settings(family: LoadedFamily) -> tuple[gr.Slider, gr.Slider, gr.Slider, gr.Number, gr.Radio]:
@@ -173,6 +221,10 @@ def halt(request: Request | None) -> None:
     """End the columns of a request, if there is one: each shows how far it came."""
     if request is not None:
         request.halted.set()
+
+
+def problem(message: str) -> str:
+    return f'<p class="problem" role="alert">{escape(message)}</p>'
 
 
 def taking(offered: list[Preset]) -> Callable[[gr.EventData], tuple[str, str]]:

@@ -9,6 +9,7 @@ import random
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from ui.answering import COLUMNS, LoadedFamily, Request
 from ui.columns import BUSY, LOOKS, column, icon, lane
@@ -91,8 +92,11 @@ def connect_guessing(
     lanes: list[gr.HTML],
     ballots: list[gr.HTML],
     bar: tuple[gr.Button, gr.Button, gr.HTML],
-) -> None:
-    """Let the switch begin and end guess mode, Reveal show the names, and a new prompt clear the votes."""
+) -> Dependency:
+    """Let the switch begin and end guess mode, Reveal show the names, and a new prompt clear the votes.
+
+    Returns the event after which the names are known.
+    """
     reveal, clear, result = bar
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
@@ -122,7 +126,8 @@ def connect_guessing(
 
     # In the browser alone: a new prompt has no need of one more call to the server.
     nothing: dict[str, Any] = {"js": f"() => {json.dumps([NO_VOTES] * len(ballots) + [say('')])}", **quiet}
-    reveal.click(show, [request, *ballots], [result, *columns, *lanes, *ballots], queue=False, **quiet)
+    revealed = reveal.click(show, [request, *ballots], [result, *columns, *lanes, *ballots], queue=False, **quiet)
     clear.click(None, None, [*ballots, result], **nothing)
     request.change(None, None, [*ballots, result], **nothing)
     switch.change(begin, [request, switch], [request, *columns, *lanes], concurrency_limit=None, **quiet)
+    return revealed

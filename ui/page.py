@@ -11,6 +11,7 @@ from pipeline.inference.decoding import Decoding
 from pipeline.recipe import REPOSITORY
 from ui.answering import USUAL_TEMPERATURE, LoadedFamily, Request
 from ui.compare import CONTROL_ENTER, compare_tab
+from ui.sharing import sharing
 
 FONTS = ["-apple-system", "BlinkMacSystemFont", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 STYLES = REPOSITORY / "assets" / "style"
@@ -25,7 +26,7 @@ def page(family: LoadedFamily) -> gr.Blocks:
         gr.HTML(masthead(family), apply_default_css=False)
         # Gradio draws a tab when it is first opened: the first paint waits for Compare alone.
         with gr.Tabs(elem_id="tabs"), gr.Tab("Compare", id="compare"):
-            compare_tab(family)
+            sharing(blocks, family, compare_tab(family))
         gr.HTML(f"<p>{NOTICE}</p>", elem_id="small-print")
         add_calls(family)
     return blocks.queue(max_size=128)
