@@ -36,11 +36,13 @@ BAR = (
     '<div class="reply" popover><p role="status"></p>'
     '<input type="text" readonly aria-label="Link to this comparison"></div>'
 )
-# What was stored by another version, or by hand, must not break the page.
-READABLE = "(stored) => Array.isArray(stored) ? stored.filter((entry) => typeof entry?.link === 'string') : []"
+# What was stored by another version, or by hand, must not break the page. (Gradio takes a list for one
+# value an output, hence the second brackets.)
+READABLE = "(stored) => [Array.isArray(stored) ? stored.filter((entry) => typeof entry?.link === 'string') : []]"
 REMEMBERING = """(past, bar) => [
-    {link: bar.link, time: new Date().toISOString()}, ...past.filter((entry) => entry.link !== bar.link)
-].slice(0, 50)"""
+    [{link: bar.link, time: new Date().toISOString()}, ...past.filter((entry) => entry.link !== bar.link)].slice(0, 50)
+]"""
+FORGETTING = "() => [[]]"
 
 
 def sharing(blocks: gr.Blocks, family: LoadedFamily, comparison: Comparison) -> None:
@@ -107,7 +109,7 @@ def sharing(blocks: gr.Blocks, family: LoadedFamily, comparison: Comparison) -> 
     for full in comparison.filled:
         full.then(offer, [comparison.request, shown], bar, **in_turn)
     history.change(None, history, past, js=READABLE, **quiet)
-    clear.click(None, None, history, js="() => []", **quiet)
+    clear.click(None, None, history, js=FORGETTING, **quiet)
 
 
 def script(name: str) -> str:

@@ -31,10 +31,10 @@ async function share(button) {
   field.value = address();
   const copied = await copy(field.value);
   status.textContent = copied ? "Link copied" : "Copy this link:";
+  reply.showPopover();
   const place = button.getBoundingClientRect();
   reply.style.top = `${place.bottom + scrollY + 8}px`;
-  reply.style.right = `${Math.max(20, document.documentElement.clientWidth - place.right)}px`;
-  reply.showPopover();
+  reply.style.left = `${Math.max(20, place.right - reply.offsetWidth)}px`;
   field.select();
 }
 
