@@ -1,4 +1,4 @@
-"""The page as a whole: its frame, its look, and the calls that programs can make."""
+"""The page as a whole: its frame, its look, and how it is served."""
 
 from html import escape
 from pathlib import Path
@@ -6,70 +6,49 @@ from typing import Any
 
 import gradio as gr
 
-from pipeline.errors import InputError
-from pipeline.inference.decoding import Decoding
 from pipeline.recipe import REPOSITORY
-from ui.answering import USUAL_TEMPERATURE, LoadedFamily, Request
+from ui.answering import LoadedFamily
+from ui.calls import add_calls
+from ui.columns import icon
 from ui.compare import CONTROL_ENTER, compare_tab
 from ui.sharing import sharing
 
 FONTS = ["-apple-system", "BlinkMacSystemFont", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 STYLES = REPOSITORY / "assets" / "style"
+FRAME = STYLES / "frame.css"
+SCRIPT = REPOSITORY / "assets" / "script" / "frame.js"
+DESCRIPTION = "One small language model, caught at every stage of its training: base, SFT and RLHF, side by side."
 NOTICE = (
-    "These are small research models, trained to show what each stage of training does. Their answers are not "
-    "advice, and often wrong. Base and SFT can also say unpleasant things: nothing on this page is filtered."
+    "These are small research models: their answers are not advice, and base and SFT can say wrong or unpleasant things."
 )
+PROGRAMS = 'Programs can do the same: <a href="?view=api">calls and MCP tools</a>.'
+# Gradio confines the rules of `css_paths` to the tabs, and drops those it does not know; the frame's hold for all.
+HEAD = f'<meta name="description" content="{DESCRIPTION}"><style>{FRAME.read_text(encoding="utf-8")}</style>'
+SCREEN = '<path d="M3 5h18v11H3zM12 16v4M8 20h8"/>'
 
 
 def page(family: LoadedFamily) -> gr.Blocks:
     with gr.Blocks(title="Stagewise", analytics_enabled=False, fill_width=True) as blocks:
-        gr.HTML(masthead(family), apply_default_css=False)
+        gr.HTML(masthead(family), apply_default_css=False, js_on_load=SCRIPT.read_text(encoding="utf-8"))
         # Gradio draws a tab when it is first opened: the first paint waits for Compare alone.
-        with gr.Tabs(elem_id="tabs"), gr.Tab("Compare", id="compare"):
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"), gr.Tab("Compare", id="compare"):
             sharing(blocks, family, compare_tab(family))
-        gr.HTML(f"<p>{NOTICE}</p>", elem_id="small-print")
+        gr.HTML(f"<footer>{PROGRAMS}</footer>", apply_default_css=False, elem_id="small-print")
         add_calls(family)
     return blocks.queue(max_size=128)
 
 
 def masthead(family: LoadedFamily) -> str:
+    """The head of the page. `assets/script/frame.js` makes its parts work."""
     return (
-        '<div class="masthead"><h1>Stagewise</h1><p>One small language model, caught at every stage of its training</p>'
-        f'<p class="family">{escape(family.name)} family, {family.parameters / 1e6:.1f} million parameters</p></div>'
+        '<a class="skip" href="#columns">Skip to the answers</a>'
+        '<header class="masthead"><h1>Stagewise</h1>'
+        '<p class="subject">One small language model, caught at every stage of its training</p>'
+        f'<button id="present" type="button" aria-pressed="false">{icon(SCREEN)}Presentation</button></header>'
+        f'<p class="caution"><span class="family">{escape(family.name)} family, '
+        f"{family.parameters / 1e6:.1f} million parameters.</span> {NOTICE}</p>"
+        '<div class="unseen" role="log" aria-label="Answers"></div>'
     )
-
-
-def add_calls(family: LoadedFamily) -> None:
-    """What the page does, for programs: `client.predict("Hello", api_name="/compare")`."""
-
-    def compare(
-        prompt: str,
-        seed: int = Decoding.seed,
-        temperature: float = USUAL_TEMPERATURE,
-        top_p: float = Decoding.top_p,
-        max_new_tokens: int = Decoding.max_new_tokens,
-    ) -> dict[str, dict[str, Any]]:
-        """Every stage's answer to a prompt: its text, tokens, reward, and whether it stopped by itself."""
-        request = Request(0, prompt, Decoding(max_new_tokens, temperature, top_p, seed))
-        return {stage: answer(stage, request) for stage in family.models}
-
-    def answer(stage: str, request: Request) -> dict[str, Any]:
-        *_, last = family.views(stage, request)
-        if last.state == "failed":
-            raise gr.Error(last.error)
-        return {"text": last.text, "tokens": last.tokens, "stopped": last.state == "stopped", "reward": last.reward}
-
-    def score(prompt: str, response: str, finished: bool = True) -> float:
-        """The reward model's score of any answer to a prompt; `finished` unless it was cut at the limit."""
-        if family.reward is None:
-            raise gr.Error("this family has no reward model yet")
-        try:
-            return family.reward.scores([(prompt, response)], [finished])[0]
-        except InputError as error:
-            raise gr.Error(str(error)) from error
-
-    gr.api(compare, api_name="compare")
-    gr.api(score, api_name="score")
 
 
 def launch(family: LoadedFamily, host: str | None, port: int | None, **more: Any) -> gr.Blocks:
@@ -79,16 +58,18 @@ def launch(family: LoadedFamily, host: str | None, port: int | None, **more: Any
     # Each column decodes in a thread of its own; models this small gain nothing from more.
     torch.set_num_threads(1)
     blocks = page(family)
-    # The frame's rules come first, so that a tab's own can refine them.
-    styles: list[Path] = sorted(STYLES.glob("*.css"), key=lambda path: path.stem != "frame")
+    styles: list[str | Path] = sorted(path for path in STYLES.glob("*.css") if path != FRAME)
     blocks.launch(
         server_name=host,
         server_port=port,
         theme=gr.themes.Base(font=FONTS, font_mono=FONTS),
-        css_paths=[*styles],
-        head=CONTROL_ENTER,
+        css_paths=styles,
+        head=HEAD + CONTROL_ENTER,
         footer_links=[],
         ssr_mode=False,
+        mcp_server=True,
+        # Gradio would keep what is asked and answered in the browser: in class, that is everybody's.
+        run_history=False,
         show_error=True,
         favicon_path=REPOSITORY / "assets" / "icon.svg",
         **more,

@@ -6,9 +6,12 @@ stops by closing the iterator, and each step is cheaper.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -20,13 +23,31 @@ class Decoding:
 
     `temperature` 0 takes the likeliest token; above, tokens are drawn from the tempered distribution,
     cut to its nucleus, the likeliest tokens that together hold `top_p` of the probability
-    (Holtzman et al. 2019, arXiv:1904.09751).
+    (Holtzman et al. 2019, arXiv:1904.09751). Raises InputError for a setting that has no meaning.
     """
 
     max_new_tokens: int = 96
     temperature: float = 0.7
     top_p: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not whole(self.max_new_tokens) or self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {self.max_new_tokens!r}; it must be a whole number of at least 1")
+        if not number(self.temperature) or self.temperature < 0:
+            raise InputError(f"temperature is {self.temperature!r}; it must be a number of at least 0")
+        if not number(self.top_p) or not 0 < self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p!r}; it must be a number above 0 and at most 1")
+        if not whole(self.seed):
+            raise InputError(f"seed is {self.seed!r}; it must be a whole number")
+
+
+def whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def number(value: object) -> bool:
+    return whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 @dataclass(frozen=True)

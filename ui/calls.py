@@ -1,0 +1,99 @@
+"""What programs can call: the page's work as named API endpoints, which are the tools of its MCP server too.
+
+Gradio reads the docstrings: what stands before "Args:" describes a tool, and each argument has one line.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from pipeline.errors import InputError
+from pipeline.inference.decoding import Decoding
+from ui.answering import USUAL_TEMPERATURE, LoadedFamily, Request
+
+
+def add_calls(family: LoadedFamily) -> None:
+    """Add the endpoints to the current `gr.Blocks`, each under its function's name."""
+    for call in (compare_call(family), score_call(family)):
+        gr.api(answered(call), api_name=call.__name__)
+
+
+def compare_call(family: LoadedFamily) -> Callable[..., dict[str, dict[str, Any]]]:
+    def compare(
+        prompt: str,
+        seed: int = Decoding.seed,
+        temperature: float = USUAL_TEMPERATURE,
+        top_p: float = Decoding.top_p,
+        max_new_tokens: int = Decoding.max_new_tokens,
+    ) -> dict[str, dict[str, Any]]:
+        """Ask every training stage of one small language model (base, SFT, RLHF) the same prompt.
+
+        Answers come from small research models: often wrong, sometimes unpleasant, never advice.
+
+        Args:
+            prompt: A question or the beginning of a text, for all stages alike.
+            seed: Whole number. The same seed and settings give the same answers.
+            temperature: 0 always takes the likeliest token; higher values draw more freely.
+            top_p: Above 0, at most 1. Draw only from the likeliest tokens that together have this probability.
+            max_new_tokens: Tokens of an answer, at most. An answer that comes to this limit is cut.
+
+        Returns:
+            for each stage its answer: text, tokens (how many), stopped (true if the model ended it by itself, false
+            if it was cut), reward (the reward model's score of it, higher is preferred; null without reward model)
+        """
+        family.check(text("prompt", prompt))
+        decoding = Decoding(max_new_tokens, temperature, top_p, seed)
+        if max_new_tokens > family.context:
+            raise InputError(f"max_new_tokens is {max_new_tokens}; the context has room for {family.context} tokens")
+        return {stage: answer(stage, Request(0, prompt, decoding)) for stage in family.models}
+
+    def answer(stage: str, request: Request) -> dict[str, Any]:
+        *_, last = family.views(stage, request)
+        if last.state == "failed":
+            raise gr.Error(f"the {stage} column failed: {last.error}", print_exception=False)
+        return {"text": last.text, "tokens": last.tokens, "stopped": last.state == "stopped", "reward": last.reward}
+
+    return compare
+
+
+def score_call(family: LoadedFamily) -> Callable[..., float]:
+    def score(prompt: str, response: str, finished: bool = True) -> float:
+        """Score any answer to a prompt with the reward model that trained the RLHF stage.
+
+        Args:
+            prompt: What was asked.
+            response: The answer to score, whoever wrote it. It may be empty.
+            finished: False if the answer was cut at a limit; that can cost it reward.
+
+        Returns:
+            the reward: higher is preferred, and 0 is what the SFT stage's answers get on average
+        """
+        if family.reward is None:
+            raise InputError("this family has no reward model yet; train it with: python -m pipeline run")
+        if not isinstance(finished, bool):
+            raise InputError(f"finished is {finished!r}; it must be true or false")
+        exchange = (text("prompt", prompt), text("response", response))
+        return family.reward.scores([exchange], [finished])[0]
+
+    return score
+
+
+def text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{name} is {value!r}; it must be a text")
+    return value
+
+
+def answered(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, with what a caller got wrong as the error they are sent, and nothing of it in our log."""
+
+    @wraps(call)
+    def answering(*values: Any) -> Any:
+        try:
+            return call(*values)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return answering
