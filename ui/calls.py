@@ -12,11 +12,12 @@ import gradio as gr
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
 from ui.answering import USUAL_TEMPERATURE, LoadedFamily, Request
+from ui.tokens import tokens_call
 
 
 def add_calls(family: LoadedFamily) -> None:
     """Add the endpoints to the current `gr.Blocks`, each under its function's name."""
-    for call in (compare_call(family), score_call(family)):
+    for call in (compare_call(family), score_call(family), tokens_call(family)):
         gr.api(answered(call), api_name=call.__name__)
 
 

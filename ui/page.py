@@ -12,15 +12,14 @@ from ui.calls import add_calls
 from ui.columns import icon
 from ui.compare import CONTROL_ENTER, compare_tab
 from ui.sharing import sharing
+from ui.tokens import tokens_tab
 
 FONTS = ["-apple-system", "BlinkMacSystemFont", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 STYLES = REPOSITORY / "assets" / "style"
 FRAME = STYLES / "frame.css"
 SCRIPT = REPOSITORY / "assets" / "script" / "frame.js"
 DESCRIPTION = "One small language model, caught at every stage of its training: base, SFT and RLHF, side by side."
-NOTICE = (
-    "These are small research models: their answers are not advice, and base and SFT can say wrong or unpleasant things."
-)
+NOTICE = "These are small research models: their answers are not advice, and base and SFT can say wrong or unpleasant things."
 PROGRAMS = 'Programs can do the same: <a href="?view=api">calls and MCP tools</a>.'
 # Gradio confines the rules of `css_paths` to the tabs, and drops those it does not know; the frame's hold for all.
 HEAD = f'<meta name="description" content="{DESCRIPTION}"><style>{FRAME.read_text(encoding="utf-8")}</style>'
@@ -31,8 +30,12 @@ def page(family: LoadedFamily) -> gr.Blocks:
     with gr.Blocks(title="Stagewise", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(masthead(family), apply_default_css=False, js_on_load=SCRIPT.read_text(encoding="utf-8"))
         # Gradio draws a tab when it is first opened: the first paint waits for Compare alone.
-        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"), gr.Tab("Compare", id="compare"):
-            sharing(blocks, family, compare_tab(family))
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
+            with gr.Tab("Compare", id="compare"):
+                comparison = compare_tab(family)
+                sharing(blocks, family, comparison)
+            with gr.Tab("Tokens", id="tokens", elem_id="tokens") as tokens:
+                tokens_tab(family, tokens, comparison.prompt)
         gr.HTML(f"<footer>{PROGRAMS}</footer>", apply_default_css=False, elem_id="small-print")
         add_calls(family)
     return blocks.queue(max_size=128)
