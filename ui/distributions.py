@@ -142,9 +142,11 @@ def predictions(reading: Reading, position: int = 0) -> str:
         took = f'{icon(TICK)} <b class="token">{token}</b> {odds(prediction)}'
         lists[stage] = candidates(rows) + f'<p class="took">{took}</p>'
     name = LOOKS[reading.stage].name
-    before = "".join(plain(token) for token in reading.tokens[:position])[-BEFORE_CHARACTERS:]
-    dots = "\N{HORIZONTAL ELLIPSIS}" * (len(before) == BEFORE_CHARACTERS)
-    place = f"After \u201c{dots}{escape(before)}\u201d" if before else "At the start of its answer"
+    before = "".join(token.text for token in reading.tokens[:position])
+    dots = "\N{HORIZONTAL ELLIPSIS}" * (len(before) > BEFORE_CHARACTERS)
+    place = (
+        f"After \u201c{dots}{running(before[-BEFORE_CHARACTERS:])}\u201d" if before else "At the start of its answer"
+    )
     return sides(lists, READS, f'{place}, {name} wrote <b class="token">{token}</b> {icon(TICK)}')
 
 
@@ -183,4 +185,5 @@ def sides(bodies: dict[str, str], reads: dict[str, str], title: str = "") -> str
         f"<small>{reads[stage]}</small></h3>{body}</section>"
         for stage, body in bodies.items()
     )
-    return (f'<p class="place">{title}</p>' if title else "") + f'<div class="sides">{columns}</div>'
+    head = f'<div class="place"><h2>What would each stage say next?</h2><p>{title}</p></div>' if title else ""
+    return f'{head}<div class="sides">{columns}</div>'

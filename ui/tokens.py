@@ -35,7 +35,7 @@ const choose = (token, scroll) => {
     other.tabIndex = other === token ? 0 : -1;
   }
   token.focus({preventScroll: !scroll});
-  trigger("select", {position: tokens().indexOf(token)});
+  trigger("select");
 };
 const at = (event) => event.target.closest("[role=option]");
 element.addEventListener("click", (event) => at(event) && choose(at(event), false));
@@ -54,11 +54,17 @@ element.addEventListener("keydown", (event) => {
   if (all[places[event.key]]) choose(all[places[event.key]], true);
 });
 """
+# Read when the event is handled, not when it happened: gradio leaves out events that others overtake.
+CHOSEN = """(reading, position) => [
+  reading,
+  [...document.querySelectorAll("#token-answer [role=option]")].findIndex((token) => token.ariaSelected === "true"),
+]"""
 
 
 def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> None:
     """Lay out the tab inside the current `gr.Blocks`; `compared` is the prompt of the Compare tab."""
     reading = gr.State(None)
+    position = gr.Number(0, precision=0, visible=False)
     taken = gr.State("")  # the prompt that the tab has set by itself
     with gr.Row(elem_id="token-asking"):
         prompt = gr.Textbox(
@@ -120,7 +126,7 @@ def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> None:
         trigger_mode="always_last",
         **queued,
     )
-    text.select(choose, reading, lists, queue=False, trigger_mode="always_last", **quiet)
+    text.select(predictions, [reading, position], lists, js=CHOSEN, queue=False, trigger_mode="always_last", **quiet)
     gr.on([complete.click, sentence.submit], blank, sentence, [blanks, blank_notice], **queued)
     tab.select(take, [compared, prompt, taken], [prompt, taken], concurrency_limit=None, **quiet)
 
@@ -142,10 +148,6 @@ def steps(family: LoadedFamily, prompt: str, stage: str, decoding: Decoding) -> 
             shown = time.monotonic()
             yield model.text(ids)
     yield read(family.models, stage, prompt, ids)
-
-
-def choose(reading: Reading, event: gr.EventData) -> str:
-    return predictions(reading, event.position)
 
 
 def take(compared: str, prompt: str, taken: str) -> tuple[Any, Any]:
