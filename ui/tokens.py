@@ -182,11 +182,11 @@ def tokens_call(family: LoadedFamily) -> Callable[..., list[dict[str, Any]]]:
             max_new_tokens: Tokens of the answer, at most.
 
         Returns:
-            one object a token, in order, up to the one that ends the answer: "id" (int), "token" (str),
-        "kind" ("text"; "control" for a control token, named in words; "bytes" for a part of a character, in
-        hexadecimal), "category" ("unshifted", "marginal" or "shifted" against the stage before; null for
-        base) and "stages", which has for each stage "logprob" (float, natural logarithm), "rank" (int, 1 is
-        its likeliest token) and "top", its ten likeliest tokens as objects "id", "token", "kind", "logprob".
+            one object a token, in order, up to the one that ends the answer: "id" (int), "token" (str), "kind"
+            ("text"; "control" for a control token, named in words; "bytes" for a part of a character, in
+            hexadecimal), "category" ("unshifted", "marginal" or "shifted" against the stage before; null for
+            base) and "stages", which has for each stage "logprob" (float, natural logarithm), "rank" (int, 1 is
+            its likeliest token) and "top", its ten likeliest tokens as objects "id", "token", "kind", "logprob"
         """
         if stage not in family.models:
             raise InputError(f"there is no stage {stage!r}; use one of {', '.join(family.models)}")
