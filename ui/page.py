@@ -11,6 +11,7 @@ from ui.answering import LoadedFamily
 from ui.calls import add_calls
 from ui.columns import icon
 from ui.compare import CONTROL_ENTER, compare_tab
+from ui.reward import reward_tab
 from ui.sharing import sharing
 from ui.tokens import tokens_tab
 
@@ -19,7 +20,10 @@ STYLES = REPOSITORY / "assets" / "style"
 FRAME = STYLES / "frame.css"
 SCRIPT = REPOSITORY / "assets" / "script" / "frame.js"
 DESCRIPTION = "One small language model, caught at every stage of its training: base, SFT and RLHF, side by side."
-NOTICE = "These are small research models: their answers are not advice, and base and SFT can say wrong or unpleasant things."
+NOTICE = (
+    "These are small research models: their answers are not advice, "
+    "and base and SFT can say wrong or unpleasant things."
+)
 PROGRAMS = 'Programs can do the same: <a href="?view=api">calls and MCP tools</a>.'
 # Gradio confines the rules of `css_paths` to the tabs, and drops those it does not know; the frame's hold for all.
 HEAD = f'<meta name="description" content="{DESCRIPTION}"><style>{FRAME.read_text(encoding="utf-8")}</style>'
@@ -36,6 +40,8 @@ def page(family: LoadedFamily) -> gr.Blocks:
                 sharing(blocks, family, comparison)
             with gr.Tab("Tokens", id="tokens", elem_id="tokens") as tokens:
                 tokens_tab(family, tokens, comparison.prompt)
+            with gr.Tab("Reward", id="reward") as rewards:
+                reward_tab(family, rewards, comparison.prompt)
         gr.HTML(f"<footer>{PROGRAMS}</footer>", apply_default_css=False, elem_id="small-print")
         add_calls(family)
     return blocks.queue(max_size=128)

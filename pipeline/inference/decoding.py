@@ -7,7 +7,7 @@ stops by closing the iterator, and each step is cheaper.
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,17 +58,24 @@ class Completion:
     stopped: bool
 
 
-def decode(model: Any, prompts: list[list[int]], decoding: Decoding, stop: list[int]) -> Iterator[list[int | None]]:
+def decode(
+    model: Any,
+    prompts: list[list[int]],
+    decoding: Decoding,
+    stop: list[int],
+    seeds: Sequence[int] | None = None,
+) -> Iterator[list[int | None]]:
     """Continue all prompts together; yields one list a step: the new token of each prompt, None once it has ended.
 
     A row ends with a token of `stop` (which is yielded), after `max_new_tokens`, or when the model's
     context is full. Its draws come from the seed and its own prompt: the same prompt gives the same
     continuation whatever else is in the batch (up to floating-point rounding), and the global random
-    state is left alone. To sample one prompt several times, vary `decoding.seed`.
+    state is left alone. `seeds`, one a row, stand in for `decoding.seed`: so one prompt can be sampled
+    several times in one batch, each row as if it were alone with its seed.
 
     Works for a causal language model of `transformers` (or `peft` around one) on any device. A model
     in training mode is put in evaluation mode until the iterator is exhausted or closed.
-    Raises ValueError for a prompt without tokens.
+    Raises ValueError for a prompt without tokens, or if there are not as many seeds as prompts.
     """
     import torch
 
@@ -76,13 +83,16 @@ def decode(model: Any, prompts: list[list[int]], decoding: Decoding, stop: list[
 
     if not all(prompts):
         raise ValueError("a prompt needs at least one token")
+    seeds = [decoding.seed] * len(prompts) if seeds is None else seeds
+    if len(seeds) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts need as many seeds, not {len(seeds)}")
     context = model.config.get_text_config().max_position_embeddings
     room = [min(decoding.max_new_tokens, context - len(prompt)) for prompt in prompts]
     rows = [row for row in range(len(prompts)) if room[row] > 0]
     if not rows:
         return
     tokens, mask, positions = left_padded([prompts[row] for row in rows], model.device)
-    draws = torch.stack([uniform(decoding, prompts[row]) for row in rows]).to(model.device)
+    draws = torch.stack([uniform(seeds[row], prompts[row], decoding.max_new_tokens) for row in rows]).to(model.device)
     cache = roomy_cache(model.config)
     going = set(rows)
     training = model.training
@@ -142,9 +152,14 @@ def complete(
                 if token is not None:
                     tokens.append(token)
         for index, tokens in zip(batch, written, strict=True):
-            stopped = bool(tokens) and tokens[-1] in stop
-            completions[index] = Completion(tokens[:-1] if stopped else tokens, stopped)
+            completions[index] = ended(tokens, stop)
     return [completions[index] for index in range(len(prompts))]
+
+
+def ended(tokens: list[int], stop: list[int]) -> Completion:
+    """A row's tokens as a completion, without the stop token if it came to one."""
+    stopped = bool(tokens) and tokens[-1] in stop
+    return Completion(tokens[:-1] if stopped else tokens, stopped)
 
 
 def left_padded(
@@ -160,13 +175,13 @@ def left_padded(
     return tokens, mask, (mask.cumsum(-1) - 1).clamp(min=0)
 
 
-def uniform(decoding: Decoding, prompt: list[int]) -> "torch.Tensor":
-    """One number in [0, 1) for each step of a row, from the seed and the row's prompt. [max_new_tokens]"""
+def uniform(seed: int, prompt: list[int], steps: int) -> "torch.Tensor":
+    """One number in [0, 1) for each step of a row, from its seed and its prompt. [steps]"""
     import torch
 
-    digest = hashlib.sha256(json.dumps([decoding.seed, prompt]).encode()).digest()
+    digest = hashlib.sha256(json.dumps([seed, prompt]).encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], signed=True))
-    return torch.rand(decoding.max_new_tokens, generator=generator, dtype=torch.float64)
+    return torch.rand(steps, generator=generator, dtype=torch.float64)
 
 
 def choose(logits: "torch.Tensor", decoding: Decoding, draws: "torch.Tensor") -> "torch.Tensor":

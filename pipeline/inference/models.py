@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.chat_format import encode_exchange, encode_prompt, encode_text, stop_tokens
 from pipeline.checkpoint import ANSWERING, Checkpoint
 from pipeline.errors import InputError
-from pipeline.inference.decoding import Decoding, complete, decode
+from pipeline.inference.decoding import Completion, Decoding, complete, decode
 
 if TYPE_CHECKING:
     import torch
@@ -75,10 +75,10 @@ class StageModel:
         """The whole answers to many prompts, sampled in batches."""
         encoded = [self.encode(prompt) for prompt in prompts]
         completions = complete(self.model, encoded, decoding, stop_tokens(self.tokenizer))
-        return [
-            Answer(self.text(completion.tokens), len(completion.tokens), completion.stopped)
-            for completion in completions
-        ]
+        return [self.answer(completion) for completion in completions]
+
+    def answer(self, completion: Completion) -> Answer:
+        return Answer(self.text(completion.tokens), len(completion.tokens), completion.stopped)
 
     def text(self, tokens: list[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
