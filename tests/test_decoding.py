@@ -1,5 +1,6 @@
 """Decoding: what a row's tokens depend on, and what they must not."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -112,6 +113,21 @@ def test_the_seed_and_the_prompt_decide(model: Any) -> None:
     assert complete(model, PROMPTS, SAMPLED, []) == first
     other = complete(model, PROMPTS, Decoding(max_new_tokens=30, temperature=1.0, top_p=0.95, seed=4), [])
     assert all(a.tokens != b.tokens for a, b in zip(first, other, strict=True))
+
+
+def test_one_prompt_is_sampled_with_many_seeds_at_once(any_model: Any) -> None:
+    seeds = [5, 9, 5, 6]
+    steps = list(decode(any_model, [PROMPTS[3]] * 4, SAMPLED, STOP, seeds))
+    rows = [[step[row] for step in steps if step[row] is not None] for row in range(4)]
+    alone = [list(decode(any_model, [PROMPTS[3]], replace(SAMPLED, seed=seed), STOP)) for seed in seeds]
+    assert rows == [[token for [token] in run] for run in alone]
+    assert rows[0] == rows[2]
+    assert len({tuple(row) for row in rows}) == 3
+
+
+def test_a_seed_too_few_is_refused(model: Any) -> None:
+    with pytest.raises(ValueError, match="as many seeds"):
+        next(decode(model, PROMPTS, SAMPLED, STOP, [1, 2]))
 
 
 def test_the_global_random_state_is_left_alone(model: Any) -> None:
