@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pipeline.chat_format import CONTROL_TOKENS, END, END_OF_DOCUMENT, PADDING, TEMPLATE
-from pipeline.checkpoint import Family, write_record, writing
+from pipeline.checkpoint import RECORD, Family, write_json_lines, write_record, write_whole, writing
 from pipeline.inference.decoding import Decoding
 from pipeline.inference.models import Answer, StageModel
 from pipeline.recipe import Recipe, load_recipe
+from pipeline.run import RECIPE
 
 Stream = Callable[[str, Decoding], Iterator[Answer]]
 
@@ -88,3 +91,62 @@ def random_tokenizer() -> Any:
         extra_special_tokens=[token for token in CONTROL_TOKENS if token not in (END_OF_DOCUMENT, PADDING)],
         chat_template=TEMPLATE,
     )
+
+
+PROMPTS = ["What is the capital of France?", "How's the weather outside?"]
+STEPS = 40  # of every stage of a family with a past
+SNAPSHOTS = [10, 20, 40]
+
+
+def add_past(family: Family, snapshots: list[int] = SNAPSHOTS) -> None:
+    """Give a random family what training leaves: metrics and samples, snapshots of RLHF, completions, a recipe."""
+    recipe = load_recipe("nano")
+    write_whole(family.path / RECIPE, yaml.safe_dump(recipe.model_dump()))
+    for stage in family.stages:
+        folder, figures = family.path / stage, family.checkpoint(stage).figures
+        write_json_lines(folder / "metrics.jsonl", [measured(stage, step) for step in range(0, STEPS + 1, 2)])
+        write_json_lines(folder / "samples.jsonl", samples([STEPS] if stage == "reward" else [0, 25, STEPS]))
+        if stage == "rlhf":
+            write_json_lines(folder / "completions.jsonl", [completions(step) for step in range(1, STEPS + 1)])
+            for step in snapshots:
+                add_snapshot(family, step)
+        (folder / RECORD).unlink()
+        write_record(folder, stage, recipe, corpus="none", parent=None, steps=STEPS, seconds=90.0, figures=figures)
+
+
+def add_snapshot(family: Family, step: int) -> None:
+    """An adapter over SFT that changes every layer at random."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(step + 3)
+    lora = LoraConfig(r=4, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    policy = get_peft_model(AutoModelForCausalLM.from_pretrained(family.path / "sft"), lora)
+    policy.save_pretrained(str(family.path / "rlhf" / "snapshots" / f"step-{step:04d}"))
+
+
+def measured(stage: str, step: int) -> dict[str, Any]:
+    """One line of `metrics.jsonl`; RLHF is also checked at every tenth step."""
+    if stage == "rlhf" and step % 10 == 0:
+        return {"step": step, "held_out_reward": step / 20, "held_out_grade": 0.5, "held_out_win_rate": 0.5}
+    by_stage: dict[str, dict[str, float]] = {
+        "reward": {"accuracy": 0.5 + step / 100, "margin": step / 10},
+        "rlhf": {"reward": step / 10, "kl": step / 5, "entropy": 2.0, "length": 30.0 + step, "unfinished": 0.0},
+        "dpo": {"rewards/accuracies": 0.5 + step / 100, "rewards/chosen": -step / 50, "rewards/rejected": -step / 10},
+        "sft": {"mean_token_accuracy": 0.2 + step / 100, "entropy": 3.0},
+    }
+    return {"step": step, "loss": 8.0 - step / 10, "learning_rate": 0.001} | by_stage.get(stage, {})
+
+
+def samples(steps: list[int]) -> list[dict[str, Any]]:
+    return [
+        {"step": step, "prompt": prompt, "text": f"{step} times {prompt}", "tokens": 9, "stopped": True, "reward": 0.5}
+        for step in steps
+        for prompt in PROMPTS
+    ]
+
+
+def completions(step: int) -> dict[str, Any]:
+    written = [{"text": f"Answer {number}.", "stopped": True, "reward": float(number)} for number in range(3)]
+    return {"step": step, "prompt": f"Prompt of step {step}?", "completions": written}

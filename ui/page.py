@@ -14,6 +14,7 @@ from ui.compare import CONTROL_ENTER, compare_tab
 from ui.reward import reward_tab
 from ui.sharing import sharing
 from ui.tokens import tokens_tab
+from ui.training import training_tab
 
 FONTS = ["-apple-system", "BlinkMacSystemFont", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 STYLES = REPOSITORY / "assets" / "style"
@@ -42,6 +43,8 @@ def page(family: LoadedFamily) -> gr.Blocks:
                 tokens_tab(family, tokens, comparison.prompt)
             with gr.Tab("Reward", id="reward") as rewards:
                 reward_tab(family, rewards, comparison.prompt)
+            with gr.Tab("Training", id="training") as training:
+                training_tab(family, training)
         gr.HTML(f"<footer>{PROGRAMS}</footer>", apply_default_css=False, elem_id="small-print")
         add_calls(family)
     return blocks.queue(max_size=128)
