@@ -11,6 +11,7 @@ from ui.answering import LoadedFamily
 from ui.calls import add_calls
 from ui.columns import icon
 from ui.compare import CONTROL_ENTER, compare_tab
+from ui.report_card import report_card_tab
 from ui.reward import reward_tab
 from ui.sharing import sharing
 from ui.tokens import tokens_tab
@@ -45,6 +46,8 @@ def page(family: LoadedFamily) -> gr.Blocks:
                 reward_tab(family, rewards, comparison.prompt)
             with gr.Tab("Training", id="training") as training:
                 training_tab(family, training)
+            with gr.Tab("Report card", id="report"):
+                report_card_tab(family)
         gr.HTML(f"<footer>{PROGRAMS}</footer>", apply_default_css=False, elem_id="small-print")
         add_calls(family)
     return blocks.queue(max_size=128)
