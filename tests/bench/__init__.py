@@ -1,0 +1,1 @@
+"""Measurements of the real page, run by hand: they print figures and judge nothing."""
