@@ -6,9 +6,10 @@ Nothing here knows gradio: a column is a sequence of views, whoever draws them.
 import logging
 import time
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import Literal
 
 from pipeline.checkpoint import Family, open_family
@@ -21,8 +22,9 @@ COLUMNS = ("base", "sft", "rlhf")
 USUAL_TEMPERATURE = 0.3
 # Used for a reward checkpoint that does not name its own scale.
 USUAL_SCALE = (-4.0, 4.0)
-# Faster than anyone reads, slow enough to leave the processor to the models.
+# Faster than anyone reads, slow enough to leave the processor to the models; longer when more columns fill.
 SECONDS_BETWEEN_VIEWS = 0.05
+MOST_PEOPLE = 64
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +67,8 @@ class View:
     """What one column shows at one moment.
 
     `stopped` the model ended its answer by itself, `cut` it reached the limit, `halted` a person
-    stopped it. `seconds` counts from the start of the answer, `reward` is unset until it is known.
+    stopped it. `seconds` counts from the start of the answer, `reward` is unset until it is known,
+    `place` is the place in the queue, 1 for the next, while others are answered first.
     """
 
     stage: str
@@ -78,6 +81,7 @@ class View:
     seconds: float = 0.0
     reward: float | None = None
     error: str = ""
+    place: int = 0
 
 
 class LoadedFamily:
@@ -91,6 +95,13 @@ class LoadedFamily:
         self.models = models
         self.reward = reward
         self.scale = scale
+        self.filling_now = 0
+        self.lock = Lock()
+
+    @property
+    def people_at_once(self) -> int:
+        """Answers that one column takes at the same time: models that share their steps tell the queue themselves."""
+        return MOST_PEOPLE if all(model.together for model in self.models.values()) else 2
 
     @property
     def context(self) -> int:
@@ -134,17 +145,23 @@ class LoadedFamily:
         shown = 0.0
         stopped = False
         model = replace(self.models[view.stage], chat_format=request.chat_format)
-        # Whoever leaves this loop early closes the stream, and with it the decoding.
-        for answer in model.stream(request.prompt, request.decoding):
-            seconds = time.monotonic() - start
-            view = replace(view, state="writing", text=answer.text, tokens=answer.tokens, seconds=seconds)
-            stopped = answer.stopped
-            if request.halted.is_set():
-                yield replace(view, state="halted")
-                return
-            if seconds - shown >= SECONDS_BETWEEN_VIEWS:
-                shown = seconds
-                yield view
+        with self.counted():
+            # Whoever leaves this loop early closes the stream, and with it the decoding.
+            for answer in model.stream(request.prompt, request.decoding):
+                now = time.monotonic()
+                if answer.place:
+                    start = now
+                    view = replace(view, place=answer.place)
+                else:
+                    text, tokens, seconds = answer.text, answer.tokens, now - start
+                    view = replace(view, state="writing", text=text, tokens=tokens, seconds=seconds, place=0)
+                stopped = answer.stopped
+                if request.halted.is_set():
+                    yield replace(view, state="halted", place=0)
+                    return
+                if now - shown >= SECONDS_BETWEEN_VIEWS * max(1, self.filling_now / len(COLUMNS)):
+                    shown = now
+                    yield view
         ended: State = "stopped" if stopped else "cut"
         if self.reward is None:
             yield replace(view, state=ended)
@@ -152,11 +169,22 @@ class LoadedFamily:
         yield replace(view, state="scoring")
         yield replace(view, state=ended, reward=self.reward.scores([(request.prompt, view.text)], [stopped])[0])
 
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count one more column that is filling now: the more there are, the less often each is drawn."""
+        with self.lock:
+            self.filling_now += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.filling_now -= 1
+
 
 def load(path: str | Path) -> LoadedFamily:
     """Load every stage the page shows. Raises InputError for a missing or damaged family."""
     family = open_family(path)
-    models = {stage: load_stage(family.checkpoint(stage)) for stage in COLUMNS if family.has(stage)}
+    models = {stage: load_stage(family.checkpoint(stage)).shared() for stage in COLUMNS if family.has(stage)}
     if not family.has("reward"):
         return LoadedFamily(family, models, None, USUAL_SCALE)
     checkpoint = family.checkpoint("reward")

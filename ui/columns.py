@@ -174,6 +174,8 @@ def shortened(prompt: str) -> str:
 def ending(view: View) -> str:
     """How the answer ended, its tokens and its speed."""
     words, paths = ENDINGS[view.state]
+    if view.place:
+        words += f", place {view.place} in the queue"
     speed = f"{view.tokens / view.seconds:.0f}<span class='unit'> tokens</span>/s" if view.seconds else ""
     tokens = f"{view.tokens} token{'s' * (view.tokens != 1)}" if view.tokens else ""
     return (

@@ -17,8 +17,6 @@ from ui.columns import TOOLS, axis, column, lane
 from ui.guessing import LETTERS, ballot, connect_guessing, guess_bar, shuffled
 from ui.presets import CHOOSING, Preset, chips, presets
 
-# Answers of one column that are written at the same time; who comes later waits in the queue.
-PEOPLE_AT_ONCE = 2
 # Gradio sends on Enter alone; this presses the button, so that Control and Enter do the same.
 CONTROL_ENTER = """<script>
 document.addEventListener("keydown", (event) => {
@@ -155,7 +153,7 @@ def compare_tab(family: LoadedFamily) -> Comparison:
             request,
             [columns[place], lanes[place]],
             concurrency_id=stage,
-            concurrency_limit=PEOPLE_AT_ONCE,
+            concurrency_limit=family.people_at_once,
             trigger_mode="multiple",
             **quiet,
         )

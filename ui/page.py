@@ -77,6 +77,8 @@ def launch(family: LoadedFamily, host: str | None, port: int | None, **more: Any
     blocks.launch(
         server_name=host,
         server_port=port,
+        # A column that fills holds a thread, and so does a call of a program.
+        max_threads=max(40, 4 * family.people_at_once),
         theme=gr.themes.Base(font=FONTS, font_mono=FONTS),
         css_paths=styles,
         head=HEAD + CONTROL_ENTER,

@@ -56,3 +56,72 @@ def appended(buffer: torch.Tensor, start: int, states: torch.Tensor) -> torch.Te
         buffer = longer
     buffer[:, :, start : start + length] = states
     return buffer
+
+
+class PlacesCache(DynamicCache):
+    """A cache of rows of different lengths, each at a place of its own: rows come and go, the others stay.
+
+    Only for models whose layers all attend to everything before a token.
+    """
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config=config)
+        self.places = [PlacesLayer() for _ in self.layers]
+        self.layers = [*self.places]
+
+    def take(self, place: int, other: DynamicCache, row: int, length: int) -> None:
+        """Copy the last `length` positions of a row of another cache to the beginning of a place."""
+        for layer, source in zip(self.places, other.layers, strict=True):
+            assert source.keys is not None
+            assert source.values is not None
+            layer.make_room(place + 1, length, like=source.keys)
+            layer.buffer[0, place, :, :length] = source.keys[row, :, -length:]
+            layer.buffer[1, place, :, :length] = source.values[row, :, -length:]
+
+    def move(self, source: int, target: int) -> None:
+        """Give the row at one place another, whose row is gone."""
+        for layer in self.places:
+            layer.buffer[:, target] = layer.buffer[:, source]
+
+    def opened(self, lengths: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Make ready for one more token of the rows at the first places, which have these lengths. [rows]
+
+        Returns the attention mask of that step, to be added to the scores. [rows, 1, 1, longest + 1]
+        """
+        longest = int(lengths.max()) + 1
+        for layer in self.places:
+            layer.make_room(len(lengths), longest, like=layer.buffer)
+            layer.lengths, layer.longest = lengths, longest
+        hidden = torch.arange(longest, device=lengths.device) > lengths[:, None]
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=lengths.device).masked_fill(hidden, -torch.inf)
+        return mask[:, None, None]
+
+
+class PlacesLayer(DynamicLayer):
+    """Keys and values in one buffer [2, places, heads, length, width]; see PlacesCache, which fills it."""
+
+    buffer: torch.Tensor
+    lengths: torch.Tensor
+    longest: int
+
+    def make_room(self, places: int, length: int, like: torch.Tensor) -> None:
+        """Have at least so many places and positions, of the kind and the last size of another tensor."""
+        heads, width = like.shape[-3], like.shape[-1]
+        old = self.buffer if hasattr(self, "buffer") else like.new_zeros(2, 0, heads, 0, width)
+        if old.shape[1] >= places and old.shape[3] >= length:
+            return
+        more = max(places, 2 * old.shape[1]) if places > old.shape[1] else old.shape[1]
+        longer = max(old.shape[3], -(-length // ROOM) * ROOM)
+        # Zeros, because even what the mask hides is multiplied, and not-a-number would come through.
+        self.buffer = like.new_zeros(2, more, heads, longer, width)
+        self.buffer[:, : old.shape[1], :, : old.shape[3]] = old
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = len(self.lengths)
+        places = torch.arange(rows, device=self.lengths.device)
+        self.buffer[0, places, :, self.lengths] = key_states[:, :, 0]
+        self.buffer[1, places, :, self.lengths] = value_states[:, :, 0]
+        keys, values = self.buffer[:, :rows, :, : self.longest]
+        return keys, values

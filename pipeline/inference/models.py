@@ -1,13 +1,14 @@
 """The models of a family, ready to answer and to score."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.chat_format import encode_exchange, encode_prompt, encode_text, stop_tokens
 from pipeline.checkpoint import ANSWERING, Checkpoint
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Completion, Decoding, complete, decode
+from pipeline.inference.together import Together, Waiting, can_share
 
 if TYPE_CHECKING:
     import torch
@@ -19,11 +20,15 @@ UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what the first bytes of a longer cha
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's text so far, its length in tokens, and whether the model ended it by itself."""
+    """A model's text so far, its length in tokens, and whether the model ended it by itself.
+
+    `place` is the place in the queue, 1 for the next, of an answer whose turn has not come.
+    """
 
     text: str
     tokens: int
     stopped: bool
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,18 @@ class StageModel:
     """A checkpoint that answers: base goes on with the prompt as it stands, the others see the chat format.
 
     With `chat_format` base sees it, too: control tokens that mean nothing to it yet.
+    `together` decodes for several threads at once; without it, each stream decodes in its own thread.
     """
 
     stage: str
     model: Any
     tokenizer: Any
     chat_format: bool = False
+    together: Together | None = None
+
+    def shared(self) -> "StageModel":
+        """The same, for many threads that stream at the same time, if the model can do that."""
+        return replace(self, together=Together(self.model)) if can_share(self.model) else self
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a prompt. Raises InputError when it is empty or leaves no room for an answer."""
@@ -54,13 +65,16 @@ class StageModel:
     def stream(self, prompt: str, decoding: Decoding) -> Iterator[Answer]:
         """The answer as it grows, token by token; the last one is the whole answer.
 
-        Text is held back while it ends inside a character of several bytes.
+        Text is held back while it ends inside a character of several bytes. Where many stream together,
+        the first ones may tell the place in the queue.
         """
         stop = stop_tokens(self.tokenizer)
         tokens: list[int] = []
         text = shown = ""
-        for [token] in decode(self.model, [self.encode(prompt)], decoding, stop):
-            assert token is not None
+        for token in self.steps(prompt, decoding, stop):
+            if isinstance(token, Waiting):
+                yield Answer("", 0, stopped=False, place=token.place)
+                continue
             if token in stop:
                 yield Answer(text, len(tokens), stopped=True)
                 return
@@ -70,6 +84,15 @@ class StageModel:
             yield Answer(shown, len(tokens), stopped=False)
         if shown != text:
             yield Answer(text, len(tokens), stopped=False)
+
+    def steps(self, prompt: str, decoding: Decoding, stop: list[int]) -> Iterator[int | Waiting]:
+        tokens = self.encode(prompt)
+        if self.together is not None:
+            yield from self.together.stream(tokens, decoding, stop)
+            return
+        for [token] in decode(self.model, [tokens], decoding, stop):
+            assert token is not None
+            yield token
 
     def answers(self, prompts: Sequence[str], decoding: Decoding) -> list[Answer]:
         """The whole answers to many prompts, sampled in batches."""
