@@ -13,7 +13,6 @@ from pipeline.inference.decoding import Decoding
 from pipeline.inference.tokens import Reading, answer_tokens, fill, read, room
 from ui.answering import SECONDS_BETWEEN_VIEWS, LoadedFamily
 from ui.columns import LOOKS
-from ui.compare import PEOPLE_AT_ONCE
 from ui.distributions import answer, fillings, idle, no_predictions, predictions, writing
 
 LONGEST = 64  # tokens of an answer
@@ -117,7 +116,7 @@ def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> None:
             return gr.skip(), problem(error)
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    queued: dict[str, Any] = {"concurrency_limit": PEOPLE_AT_ONCE, **quiet}
+    queued: dict[str, Any] = {"concurrency_limit": family.people_at_once, **quiet}
     gr.on(
         [send.click, prompt.submit, stage.input, taken.change],
         look,
