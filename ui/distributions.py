@@ -147,7 +147,7 @@ def predictions(reading: Reading, position: int = 0) -> str:
     place = (
         f"After \u201c{dots}{running(before[-BEFORE_CHARACTERS:])}\u201d" if before else "At the start of its answer"
     )
-    return sides(lists, READS, f'{place}, {name} wrote <b class="token">{token}</b> {icon(TICK)}')
+    return sides(lists, READS, f'{place}, {name} wrote <span class="wrote">{icon(TICK)} <b>{token}</b></span>')
 
 
 def fillings(words: dict[str, list[Filling]]) -> str:
