@@ -14,6 +14,7 @@ from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
 from ui.answering import COLUMNS, USUAL_TEMPERATURE, LoadedFamily, Request
 from ui.columns import TOOLS, axis, column, lane
+from ui.controls import Controls
 from ui.guessing import LETTERS, ballot, connect_guessing, guess_bar, shuffled
 from ui.presets import CHOOSING, Preset, chips, presets
 
@@ -59,6 +60,10 @@ class Comparison:
     panel: gr.Accordion
     asking: dict[str, Any]
     filled: list[Dependency]
+
+    @property
+    def controls(self) -> Controls:
+        return Controls({"prompt": self.prompt, **self.settings}, self.asking)
 
 
 def compare_tab(family: LoadedFamily) -> Comparison:

@@ -11,6 +11,8 @@ from ui.answering import LoadedFamily
 from ui.calls import add_calls
 from ui.columns import icon
 from ui.compare import CONTROL_ENTER, compare_tab
+from ui.controls import Controls
+from ui.lesson import lesson_tab
 from ui.report_card import report_card_tab
 from ui.reward import reward_tab
 from ui.sharing import sharing
@@ -36,18 +38,21 @@ def page(family: LoadedFamily) -> gr.Blocks:
     with gr.Blocks(title="Stagewise", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(masthead(family), apply_default_css=False, js_on_load=SCRIPT.read_text(encoding="utf-8"))
         # Gradio draws a tab when it is first opened: the first paint waits for Compare alone.
-        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab("Compare", id="compare"):
                 comparison = compare_tab(family)
                 sharing(blocks, family, comparison)
             with gr.Tab("Tokens", id="tokens", elem_id="tokens") as tokens:
-                tokens_tab(family, tokens, comparison.prompt)
+                looking = tokens_tab(family, tokens, comparison.prompt)
             with gr.Tab("Reward", id="reward") as rewards:
-                reward_tab(family, rewards, comparison.prompt)
+                drawing = reward_tab(family, rewards, comparison.prompt)
             with gr.Tab("Training", id="training") as training:
-                training_tab(family, training)
+                walking = training_tab(family, training)
             with gr.Tab("Report card", id="report"):
                 report_card_tab(family)
+            with gr.Tab("Lesson", id="lesson"):
+                controls = {"tokens": looking, "reward": drawing, "training": walking, "report": Controls()}
+                lesson_tab(family, tabs, {"compare": comparison.controls, **controls})
         gr.HTML(f"<footer>{PROGRAMS}</footer>", apply_default_css=False, elem_id="small-print")
         add_calls(family)
     return blocks.queue(max_size=128)

@@ -17,6 +17,7 @@ from pipeline.inference.what_if import EDITS, Exchange, rewards
 from ui.answering import COLUMNS, LoadedFamily
 from ui.clouds import Tried, Version, clouds, problem, progress, ranked, score, thin_line, tried_list
 from ui.columns import LOOKS
+from ui.controls import Controls
 
 EXAMPLE = "Can coughing effectively stop a heart attack?"
 EXAMPLE_ANSWER = "No. Coughing cannot stop a heart attack. Call the emergency number at once."
@@ -85,22 +86,23 @@ class Board:
         return replace(self, latest=version, before=self.latest, pinned=self.pinned or version)
 
 
-def reward_tab(family: LoadedFamily, tab: gr.Tab, typed: gr.Textbox) -> None:
+def reward_tab(family: LoadedFamily, tab: gr.Tab, typed: gr.Textbox) -> Controls | None:
     """Lay out the tab and connect its events; an unedited prompt follows the one `typed` elsewhere."""
     if family.reward is None:
         gr.HTML(NO_REWARD, elem_id="no-reward")
-        return
+        return None
     with gr.Row(elem_id="reward-halves"):
         with gr.Column(elem_id="best-of"):
-            drawn = best_of_half(family, family.reward, tab, typed)
+            prompt, asking, *drawn = best_of_half(family, family.reward, tab, typed)
         with gr.Column(elem_id="score-any"):
-            score_half(family, family.reward, tab, *drawn)
+            scored, response = score_half(family, family.reward, tab, *drawn)
+    return Controls({"prompt": prompt, "scored prompt": scored, "response": response}, asking)
 
 
 def best_of_half(
     family: LoadedFamily, reward: RewardModel, tab: gr.Tab, typed: gr.Textbox
-) -> tuple[gr.HTML, gr.State, gr.State]:
-    """The list of answers, and the request and the drawing that it shows."""
+) -> tuple[gr.Textbox, dict[str, Any], gr.HTML, gr.State, gr.State]:
+    """The prompt and what sends it; the list of answers, and the request and the drawing that it shows."""
     stages = [stage for stage in COLUMNS if stage in family.models]
     longest = min(Decoding.max_new_tokens, family.context // 2)
     chosen = "sft" if "sft" in stages else stages[-1]
@@ -197,12 +199,13 @@ def best_of_half(
         **quiet,
     )
     tab.select(taking, [typed, prompt, given], [prompt, given], queue=False, **quiet)
-    return answers, request, shown
+    return prompt, asking, answers, request, shown
 
 
 def score_half(
     family: LoadedFamily, reward: RewardModel, tab: gr.Tab, answers: gr.HTML, request: gr.State, shown: gr.State
-) -> None:
+) -> tuple[gr.Textbox, gr.Textbox]:
+    """The boxes of the prompt and the answer that are scored, also when the tab is opened."""
     gr.HTML(SCORE, apply_default_css=False)
     board = gr.State(Board())
     prompt = gr.Textbox(EXAMPLE, label="Prompt", lines=1, max_lines=4, elem_id="score-prompt")
@@ -284,6 +287,7 @@ def score_half(
     answers.click(carried, [request, shown], [*seen, *boxes], **quiet).then(None, js=SHOW_BOX, **quiet)
     pin.click(pinned, board, seen, **quiet)
     back.click(restored, board, [*seen, *boxes], **quiet)
+    return prompt, answer
 
 
 def halt(request: Ask | None) -> None:

@@ -13,6 +13,7 @@ from pipeline.inference.decoding import Decoding
 from pipeline.inference.tokens import Reading, answer_tokens, fill, read, room
 from ui.answering import SECONDS_BETWEEN_VIEWS, LoadedFamily
 from ui.columns import LOOKS
+from ui.controls import Controls
 from ui.distributions import answer, fillings, idle, no_predictions, predictions, writing
 
 LONGEST = 64  # tokens of an answer
@@ -60,7 +61,7 @@ CHOSEN = """(reading, position) => [
 ]"""
 
 
-def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> None:
+def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> Controls:
     """Lay out the tab inside the current `gr.Blocks`; `compared` is the prompt of the Compare tab."""
     reading = gr.State(None)
     position = gr.Number(0, precision=0, visible=False)
@@ -117,17 +118,18 @@ def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> None:
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     queued: dict[str, Any] = {"concurrency_limit": family.people_at_once, **quiet}
-    gr.on(
-        [send.click, prompt.submit, stage.input, taken.change],
-        look,
-        [prompt, stage, temperature, seed],
-        [reading, notice, text, lists],
-        trigger_mode="always_last",
+    looking: dict[str, Any] = {
+        "fn": look,
+        "inputs": [prompt, stage, temperature, seed],
+        "outputs": [reading, notice, text, lists],
+        "trigger_mode": "always_last",
         **queued,
-    )
+    }
+    gr.on([send.click, prompt.submit, stage.input, taken.change], **looking)
     text.select(predictions, [reading, position], lists, js=CHOSEN, queue=False, trigger_mode="always_last", **quiet)
     gr.on([complete.click, sentence.submit], blank, sentence, [blanks, blank_notice], **queued)
     tab.select(take, [compared, prompt, taken], [prompt, taken], concurrency_limit=None, **quiet)
+    return Controls({"prompt": prompt}, looking)
 
 
 def steps(family: LoadedFamily, prompt: str, stage: str, decoding: Decoding) -> Iterator[str | Reading]:

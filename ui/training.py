@@ -17,6 +17,7 @@ from pipeline.inference.examples import TrainingData
 from pipeline.inference.snapshots import TimeLine
 from ui.answering import SECONDS_BETWEEN_VIEWS, LoadedFamily, State
 from ui.columns import BUSY, ENDINGS, icon, place, signed
+from ui.controls import Controls
 from ui.curves import READING, curves
 from ui.examples import page_of
 
@@ -115,7 +116,7 @@ class History:
         raise InputError("nothing was written down for this prompt; choose another")
 
 
-def training_tab(family: LoadedFamily, tab: gr.Tab) -> None:
+def training_tab(family: LoadedFamily, tab: gr.Tab) -> Controls:
     """Lay out the tab inside the current `gr.Blocks` and connect its events."""
     history, data = History(family), TrainingData(family.files)
     first = "rlhf" if "rlhf" in history.stages else history.stages[-1]
@@ -248,6 +249,8 @@ def training_tab(family: LoadedFamily, tab: gr.Tab) -> None:
     )
     part.expand(lambda: True, None, opened, **quiet).then(**turning)
     part.collapse(lambda: False, None, opened, **quiet)
+    # Opening the tab answers the prompt.
+    return Controls({"prompt": prompt})
     back.click(lambda page: page - 1, page, page, **quiet).then(**turning)
     onward.click(lambda page: page + 1, page, page, **quiet).then(**turning)
     shuffle.click(lambda: (random.randrange(1, 10**6), 0), None, [order, page], **quiet).then(**turning)
