@@ -249,11 +249,11 @@ def training_tab(family: LoadedFamily, tab: gr.Tab) -> Controls:
     )
     part.expand(lambda: True, None, opened, **quiet).then(**turning)
     part.collapse(lambda: False, None, opened, **quiet)
-    # Opening the tab answers the prompt.
-    return Controls({"prompt": prompt})
     back.click(lambda page: page - 1, page, page, **quiet).then(**turning)
     onward.click(lambda page: page + 1, page, page, **quiet).then(**turning)
     shuffle.click(lambda: (random.randrange(1, 10**6), 0), None, [order, page], **quiet).then(**turning)
+    # Opening the tab answers the prompt.
+    return Controls({"prompt": prompt})
 
 
 def about_stage(history: History, stage: str) -> str:
