@@ -47,7 +47,8 @@ def clouds(stages: Sequence[str], drawings: dict[str, Drawing], chosen: str, sca
     return (
         f'<div class="clouds {chosen}">{rows}<div class="cloud axis"><span></span>'
         f'<p class="ends" aria-hidden="true">{ends}</p></div><div class="through">{line}</div></div>'
-        f'<p class="finding">{finding(drawings, chosen)}</p>'
+        f'<p class="finding">{finding(drawings, chosen)}</p><p class="legend">A dot is one answer, the upright line '
+        f"the mean of a stage, the ring with the dashed line the best of {LOOKS[chosen].name}.</p>"
     )
 
 
@@ -103,7 +104,7 @@ def finding(drawings: dict[str, Drawing], chosen: str) -> str:
     """What the clouds show, in a sentence: choosing among the chosen stage's answers against RLHF's mean."""
     best = best_of(drawings, chosen)
     if best is None:
-        return "Each dot will be one answer. Further right, the reward model likes it more."
+        return "The further right, the more the reward model likes an answer."
     drawing = drawings[chosen]
     name = LOOKS[chosen].name
     text = f"<b>Best of {drawing.count} from {name}: {signed(best.reward)}.</b> "

@@ -93,16 +93,16 @@ def reward_tab(family: LoadedFamily, tab: gr.Tab, typed: gr.Textbox) -> Controls
         return None
     with gr.Row(elem_id="reward-halves"):
         with gr.Column(elem_id="best-of"):
-            prompt, asking, *drawn = best_of_half(family, family.reward, tab, typed)
+            prompt, asking, answers, shown = best_of_half(family, family.reward, tab, typed)
         with gr.Column(elem_id="score-any"):
-            scored, response = score_half(family, family.reward, tab, *drawn)
+            scored, response = score_half(family, family.reward, tab, answers, shown)
     return Controls({"prompt": prompt, "scored prompt": scored, "response": response}, asking)
 
 
 def best_of_half(
     family: LoadedFamily, reward: RewardModel, tab: gr.Tab, typed: gr.Textbox
-) -> tuple[gr.Textbox, dict[str, Any], gr.HTML, gr.State, gr.State]:
-    """The prompt and what sends it; the list of answers, and the request and the drawing that it shows."""
+) -> tuple[gr.Textbox, dict[str, Any], gr.HTML, gr.State]:
+    """The prompt and what sends it; the list of answers, and the drawing that it shows."""
     stages = [stage for stage in COLUMNS if stage in family.models]
     longest = min(Decoding.max_new_tokens, family.context // 2)
     chosen = "sft" if "sft" in stages else stages[-1]
@@ -199,11 +199,11 @@ def best_of_half(
         **quiet,
     )
     tab.select(taking, [typed, prompt, given], [prompt, given], queue=False, **quiet)
-    return prompt, asking, answers, request, shown
+    return prompt, asking, answers, shown
 
 
 def score_half(
-    family: LoadedFamily, reward: RewardModel, tab: gr.Tab, answers: gr.HTML, request: gr.State, shown: gr.State
+    family: LoadedFamily, reward: RewardModel, tab: gr.Tab, answers: gr.HTML, shown: gr.State
 ) -> tuple[gr.Textbox, gr.Textbox]:
     """The boxes of the prompt and the answer that are scored, also when the tab is opened."""
     gr.HTML(SCORE, apply_default_css=False)
@@ -253,17 +253,13 @@ def score_half(
 
         return try_edit
 
-    def carried(request: Ask, shown: Drawing | None, event: gr.EventData) -> tuple[Any, ...]:
+    def carried(shown: Drawing | None, event: gr.EventData) -> tuple[Any, ...]:
         if shown is None:
             return (gr.skip(),) * 7
         sample = shown.samples[event.row]
-        version = Version(Exchange(request.prompt, sample.answer.text, sample.answer.stopped), sample.reward)
-        return (
-            *drawn(Board(latest=version, pinned=version)),
-            request.prompt,
-            sample.answer.text,
-            sample.answer.stopped,
-        )
+        exchange = Exchange(shown.prompt, sample.answer.text, sample.answer.stopped)
+        version = Version(exchange, sample.reward)
+        return (*drawn(Board(latest=version, pinned=version)), exchange.prompt, exchange.answer, exchange.finished)
 
     def pinned(board: Board) -> tuple[Any, ...]:
         return drawn(Board(latest=board.latest, pinned=board.latest))
@@ -278,13 +274,15 @@ def score_half(
     boxes = [prompt, answer, ended]
     seen = [board, number, tried, notice]
     scoring: dict[str, Any] = {"fn": rescore, "inputs": [board, *boxes], "outputs": seen, **quiet}
+    # Not `input`, which gradio sends for keys alone: pasted text counts too. Text that the page itself put there is
+    # scored already, and `rescore` leaves it at that.
     for box in (prompt, answer):
-        box.input(None, js=WHEN_QUIET, trigger_mode="once", **quiet).then(trigger_mode="always_last", **scoring)
+        box.change(None, js=WHEN_QUIET, trigger_mode="once", **quiet).then(trigger_mode="always_last", **scoring)
     ended.input(**scoring)
     tab.select(**scoring)
     for name, button in edits.items():
         button.click(trying(name), [board, *boxes], [*seen, answer, ended], **quiet)
-    answers.click(carried, [request, shown], [*seen, *boxes], **quiet).then(None, js=SHOW_BOX, **quiet)
+    answers.click(carried, shown, [*seen, *boxes], **quiet).then(None, js=SHOW_BOX, **quiet)
     pin.click(pinned, board, seen, **quiet)
     back.click(restored, board, [*seen, *boxes], **quiet)
     return prompt, answer

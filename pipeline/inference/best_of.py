@@ -24,12 +24,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Drawing:
-    """n answers of one stage on their way: tokens of the longest, rows that have ended, and the samples in the end.
+    """n answers of one stage to a prompt on their way: tokens of the longest, rows that have ended, and the samples.
 
     `samples` stand best first, and together count n; there are none before the last step.
     """
 
     stage: str
+    prompt: str
     count: int
     tokens: int = 0
     ended: int = 0
@@ -51,7 +52,7 @@ def draw(model: StageModel, reward: RewardModel, prompt: str, decoding: Decoding
     stop = stop_tokens(model.tokenizer)
     seeds = [SEEDS_APART * decoding.seed + number for number in range(count)]
     written: list[list[int]] = [[] for _ in seeds]
-    drawing = Drawing(model.stage, count)
+    drawing = Drawing(model.stage, prompt, count)
     for step, news in enumerate(decode(model.model, [model.encode(prompt)] * count, decoding, stop, seeds), 1):
         for tokens, token in zip(written, news, strict=True):
             if token is not None:

@@ -53,6 +53,11 @@ def polite(exchange: Exchange) -> Exchange:
     return replace(exchange, answer=f"{exchange.answer} Please ask me if you need more help.")
 
 
+def elsewhere(exchange: Exchange) -> Exchange:
+    """A good answer to another question."""
+    return replace(exchange, answer="Bread is made from flour, water, salt and yeast. It is baked in a hot oven.")
+
+
 EDITS: dict[str, Callable[[Exchange], Exchange]] = {
     "Twice as long": doubled,
     "Begin with Sorry": beginning_with("Sorry."),
@@ -60,4 +65,5 @@ EDITS: dict[str, Callable[[Exchange], Exchange]] = {
     "Leave out the end": cut,
     "SHOUT it": shouted,
     "Offer more help": polite,
+    "Talk about bread": elsewhere,
 }
