@@ -68,7 +68,7 @@ def sharing(blocks: gr.Blocks, family: LoadedFamily, comparison: Comparison) -> 
     numbers = count(1)
 
     def offer(request: Request | None, stages: list[str]) -> dict[str, Any] | None:
-        return request and offered(request, stages, family, models)
+        return None if request is None else offered(request, stages, family, models)
 
     def visit(query: Mapping[str, str]) -> list[Any]:
         try:
