@@ -34,11 +34,10 @@ BEST_OF = (
     "training (<a href='https://arxiv.org/abs/2009.01325' target='_blank' rel='noopener'>Stiennon et al. 2020</a>)."
     "</p>"
 )
-SCORE = "<h2>Score any text</h2><p>Change the answer and watch its reward. What does the model fall for?</p>"
-HONEST = (
-    "<p>This reward model is small and learned from rankings by a simulated annotator. It knows neither truth nor "
-    "kindness, only what such rankings look like, and it can be fooled. A model trained against it finds the same "
-    "gaps as you do here: that is reward hacking.</p>"
+SCORE = (
+    "<h2>Score any text</h2><p>Change the answer and watch its reward. This reward model is small, learned from "
+    "rankings by a simulated annotator, and can be fooled. A model trained against it finds the same gaps as you do: "
+    "that is reward hacking.</p>"
 )
 NO_REWARD = "<p>This family has no reward model yet, so there is nothing to score with.</p>"
 
@@ -220,7 +219,6 @@ def score_half(
     with gr.Row(elem_id="what-ifs"):
         edits = {name: gr.Button(name, size="sm", elem_classes="chip") for name in EDITS}
     tried = gr.HTML(tried_list(()), elem_id="tried", apply_default_css=False)
-    gr.HTML(HONEST, elem_id="honest", apply_default_css=False)
 
     def drawn(board: Board) -> tuple[Board, str, str, str]:
         """What the board looks like: board, score, what-ifs, and no notice."""
