@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from pipeline.checkpoint import write_json_lines
 from pipeline.inference.decoding import Decoding
@@ -61,7 +61,7 @@ def opened(browser: Browser, address: str) -> Iterator[Page]:
     page = browser.new_page()
     page.set_default_timeout(PATIENCE)
     errors: list[Any] = []
-    page.on("pageerror", errors.append)
+    page.on("pageerror", lambda error: errors.append(error))
     page.goto(address)
     page.get_by_role("tab", name="Training").click()
     page.locator("#training .about-stage").wait_for()
@@ -79,7 +79,7 @@ def slide(page: Page, index: int) -> None:
     page.locator("#step input[type=range]").fill(str(index))
 
 
-def heading(page: Page) -> Any:
+def heading(page: Page) -> Locator:
     return page.locator("#training .reached h3")
 
 
@@ -88,13 +88,14 @@ def plain(text: str | None) -> str:
     return re.sub(r"[^!-~]", "", text or "")
 
 
-def charted(page: Page) -> dict[str, dict[str, list[list[float]]]]:
-    """Title of every chart, with the points of its lines."""
-    found = {}
-    for figure in page.locator("#curves figure").all():
-        data = json.loads(figure.get_attribute("data-chart") or "")
-        found[figure.locator("h3").inner_text().split("\n")[0]] = dict(data["lines"])
-    return found
+def charts(page: Page) -> dict[str, Locator]:
+    """Every chart by its title."""
+    return {figure.locator("h3").inner_text(): figure for figure in page.locator("#curves figure").all()}
+
+
+def lines(figure: Locator) -> dict[str, list[list[float]]]:
+    """The points of a chart's lines, that of training without a name."""
+    return dict(json.loads(figure.get_attribute("data-chart") or "")["lines"])
 
 
 @pytest.mark.parametrize(
@@ -114,8 +115,9 @@ def test_the_curves_of_every_stage_are_drawn(
     expect(page.locator("#training .about-stage h2")).to_have_text(name)
     records = [measured(stage, step) for step in range(0, STEPS + 1, 2)]
     expected = [[record["step"], factor * record[field]] for record in records if field in record]
-    assert charted(page)[title][""] == pytest.approx(expected)
-    drawn = page.locator("#curves figure").filter(has=page.locator(f"h3:text-is('{title}')")).locator(".training")
+    figure = charts(page)[title]
+    assert lines(figure)[""] == [pytest.approx(point) for point in expected]
+    drawn = figure.locator(".training")
     places = [list(map(float, point.split(","))) for point in (drawn.get_attribute("points") or "").split()]
     assert len(places) == len(expected)
     # Higher values stand higher, at their steps from left to right.
@@ -125,10 +127,10 @@ def test_the_curves_of_every_stage_are_drawn(
 
 
 def test_held_out_checks_stand_in_the_same_picture(page: Page) -> None:
-    reward = charted(page)["Reward mean of the answers"]
-    assert reward["held-out"] == [[step, step / 20] for step in range(0, STEPS + 1, 10)]
-    figure = page.locator("#curves figure").first
-    assert figure.locator("circle").count() == len(reward["held-out"])
+    figure = charts(page)["Reward mean of the answers"]
+    checks = [[step, step / 20] for step in range(0, STEPS + 1, 10)]
+    assert lines(figure)["held-out"] == checks
+    assert figure.locator("circle").count() == len(checks)
     expect(figure.locator(".key")).to_have_text(re.compile("in training.*on held-out data"))
 
 
