@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +85,38 @@ def test_a_failing_column_shows_its_error(family: LoadedFamily, monkeypatch: pyt
     assert last.state == "failed"
     assert "RuntimeError: sizes &lt;3&gt; differ" in column(last, family.scale)
     assert next(view for view in family.views("base", REQUEST) if view.state == "scoring").text
+
+
+def test_who_waits_sees_the_place_and_can_stop(family: LoadedFamily, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(prompt: str, decoding: Decoding) -> Iterator[Answer]:
+        yield Answer("", 0, False, place=2)
+        yield Answer("At last", 1, False)
+        request.halted.set()
+        yield Answer("At last,", 2, False)
+
+    request = Request(2, "Hello", Decoding(max_new_tokens=12))
+    monkeypatch.setattr("ui.answering.SECONDS_BETWEEN_VIEWS", 0)
+    monkeypatch.setitem(family.models, "sft", speaking(family.models["sft"], wait))
+    views = list(family.views("sft", request))
+    assert [(view.state, view.place) for view in views] == [
+        ("waiting", 0),
+        ("waiting", 2),
+        ("writing", 0),
+        ("halted", 0),
+    ]
+    assert "Waiting, place 2 in the queue" in column(views[1], family.scale)
+    assert family.filling_now == 0
+
+
+def test_many_people_get_what_each_gets_alone(family: LoadedFamily) -> None:
+    requests = [Request(number, f"Question {number}", Decoding(8, 0.9, seed=number)) for number in range(30)]
+    with ThreadPoolExecutor(30) as threads:
+        together = list(threads.map(lambda request: list(family.views("rlhf", request))[-1], requests))
+    assert family.people_at_once >= 30
+    for request, view in zip(requests, together, strict=True):
+        alone = list(family.views("rlhf", request))[-1]
+        assert (view.prompt, view.text, view.tokens) == (request.prompt, alone.text, alone.tokens)
+        assert view.reward == pytest.approx(alone.reward, abs=1e-4)
 
 
 def test_closing_a_column_ends_its_decoding(family: LoadedFamily, monkeypatch: pytest.MonkeyPatch) -> None:

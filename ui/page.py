@@ -1,5 +1,6 @@
 """The page as a whole: its frame, its look, and how it is served."""
 
+import os
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,10 @@ def launch(family: LoadedFamily, host: str | None, port: int | None, **more: Any
     """Serve the page. Without host and port, gradio's own environment variables and defaults hold."""
     import torch
 
-    # Each column decodes in a thread of its own; models this small gain nothing from more.
+    # Each stage decodes in a thread of its own; models this small gain nothing from more.
     torch.set_num_threads(1)
+    # Gradio asks matplotlib at every call how it would draw; unset, the first answer waits until that is found out.
+    os.environ.setdefault("MPLBACKEND", "agg")
     blocks = page(family)
     styles: list[str | Path] = sorted(path for path in STYLES.glob("*.css") if path != FRAME)
     blocks.launch(

@@ -4,6 +4,8 @@ The cache of `transformers` copies every earlier key and value at every step: at
 more than half of the time. Imported late: it needs torch.
 """
 
+from typing import Any
+
 import torch
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
@@ -71,9 +73,8 @@ class PlacesCache(DynamicCache):
 
     def take(self, place: int, other: DynamicCache, row: int, length: int) -> None:
         """Copy the last `length` positions of a row of another cache to the beginning of a place."""
-        for layer, source in zip(self.places, other.layers, strict=True):
-            assert source.keys is not None
-            assert source.values is not None
+        sources: list[Any] = [*other.layers]
+        for layer, source in zip(self.places, sources, strict=True):
             layer.make_room(place + 1, length, like=source.keys)
             layer.buffer[0, place, :, :length] = source.keys[row, :, -length:]
             layer.buffer[1, place, :, :length] = source.values[row, :, -length:]

@@ -16,11 +16,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from pipeline.recipe import REPOSITORY
 from tests.bench.person import Comparison, Person
@@ -30,8 +31,25 @@ QUESTION = "What is the capital of France?"
 MARK = "Person {} asks what the capital of France is."
 
 
+@dataclass(frozen=True)
+class Server:
+    """The process that serves the page, as Linux sees it."""
+
+    pid: int
+
+    @property
+    def processor_seconds(self) -> float:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def resident(self) -> float:
+        """Megabytes of memory."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 @contextmanager
-def served(family: str) -> Iterator[tuple[str, psutil.Process, float]]:
+def served(family: str) -> Iterator[tuple[str, Server, float]]:
     """`python app.py` until its page is sent: its address, its process, the seconds that took."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -45,7 +63,7 @@ def served(family: str) -> Iterator[tuple[str, psutil.Process, float]]:
                 if server.poll() is not None:
                     raise SystemExit("error: the page did not start")
                 time.sleep(0.02)
-            yield address, psutil.Process(server.pid), time.monotonic() - start
+            yield address, Server(server.pid), time.monotonic() - start
         finally:
             server.terminate()
 
@@ -98,44 +116,45 @@ def plain_generate(family: str, rounds: int) -> dict[str, Any]:
     }
 
 
-def used(process: psutil.Process) -> float:
-    """Processor seconds of a process so far."""
-    times = process.cpu_times()
-    return times.user + times.system
-
-
-async def one_person(address: str, server: psutil.Process, rounds: int) -> dict[str, Any]:
+async def one_person(address: str, server: Server, rounds: int) -> dict[str, Any]:
     """One person alone: three columns together, and each of them alone, in turns."""
     async with Person(address) as person:
         await person.compare(QUESTION)
-        together, alone, processor = [], [], []
+        together: list[Comparison] = []
+        alone: list[list[Comparison]] = []
+        processor: list[list[float]] = []
         for _ in range(rounds):
-            before = used(server)
+            marks = [server.processor_seconds]
             together.append(await person.compare(QUESTION))
-            processor.append(used(server) - before)
-            alone.append([await person.compare(QUESTION, only=stage) for stage in person.columns])
+            marks.append(server.processor_seconds)
+            alone.append([])
+            for stage in person.columns:
+                alone[-1].append(await person.compare(QUESTION, only=stage))
+                marks.append(server.processor_seconds)
+            processor.append([later - earlier for earlier, later in pairwise(marks)])
     return {
         "first token of the last column, s": statistics.median(max(run.first.values()) for run in together),
         "first token of the first column, s": statistics.median(min(run.first.values()) for run in together),
         "three answers together, s": statistics.median(run.seconds for run in together),
         "slowest answer alone, s": statistics.median(max(run.seconds for run in runs) for runs in alone),
         "three answers one after the other, s": statistics.median(sum(run.seconds for run in runs) for runs in alone),
-        "processor seconds of a comparison": statistics.median(processor),
+        "processor seconds of a comparison": statistics.median(run[0] for run in processor),
+        "processor seconds of the slowest alone": statistics.median(max(run[1:]) for run in processor),
         "views of a comparison": statistics.median(run.views for run in together),
     }
 
 
-async def many(address: str, server: psutil.Process, people: int) -> dict[str, Any]:
+async def many(address: str, server: Server, people: int) -> dict[str, Any]:
     """People who all press Send at once, each with a prompt of their own."""
     prompts = [MARK.format(number) for number in range(people)]
     async with asyncio.TaskGroup() as group:
         opened = [group.create_task(Person(address).opened()) for _ in prompts]
     persons = [task.result() for task in opened]
-    start, before = time.monotonic(), used(server)
+    start, before = time.monotonic(), server.processor_seconds
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(person.compare(prompt)) for person, prompt in zip(persons, prompts, strict=True)]
     runs = [task.result() for task in tasks]
-    seconds, processor = time.monotonic() - start, used(server) - before
+    seconds, processor = time.monotonic() - start, server.processor_seconds - before
     for person in persons:
         await person.close()
     complete = [run for run in runs if set(run.states.values()) <= {"stopped", "cut"}]
@@ -157,7 +176,7 @@ def mixed(run: Comparison, prompt: str) -> bool:
     return f">{prompt}</span>" not in run.html["base"]
 
 
-async def memory(address: str, server: psutil.Process, comparisons: int, people: int) -> dict[str, Any]:
+async def memory(address: str, server: Server, comparisons: int, people: int) -> dict[str, Any]:
     """Resident memory of the server, in MB, while people send one comparison after the other."""
     sizes = []
     left = iter(range(comparisons))
@@ -166,13 +185,13 @@ async def memory(address: str, server: psutil.Process, comparisons: int, people:
         async with Person(address) as person:
             for number in left:
                 if number % max(1, comparisons // 10) == 0:
-                    sizes.append(server.memory_info().rss / 1e6)
+                    sizes.append(server.resident)
                 await person.compare(MARK.format(number))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(people):
             group.create_task(ask())
-    sizes.append(server.memory_info().rss / 1e6)
+    sizes.append(server.resident)
     return {"comparisons": comparisons, "resident MB, at every tenth": [round(size) for size in sizes]}
 
 
@@ -188,7 +207,7 @@ def main() -> None:
     figures: dict[str, dict[str, Any]] = {}
     load = os.getloadavg()[0]
     with served(options.family) as (address, server, seconds):
-        figures["start"] = {"from the command to the page, s": seconds, "processor seconds": used(server)}
+        figures["start"] = {"from the command to the page, s": seconds, "processor seconds": server.processor_seconds}
         figures["one person"] = asyncio.run(one_person(address, server, options.rounds))
         for people in options.people:
             figures[f"{people} people"] = asyncio.run(many(address, server, people))
@@ -198,14 +217,21 @@ def main() -> None:
     alone = figures["one person"]
     figures["ratios"] = {
         "together / slowest alone (at most 1.3)": alone["three answers together, s"] / alone["slowest answer alone, s"],
+        "the same in processor seconds": alone["processor seconds of a comparison"]
+        / alone["processor seconds of the slowest alone"],
         "together / three generates in sequence": alone["three answers together, s"] / plain["three in sequence, s"],
-        "the same in processor seconds": alone["processor seconds of a comparison"] / plain["processor seconds"],
+        "server / three generates, processor seconds": alone["processor seconds of a comparison"]
+        / plain["processor seconds"],
+    } | {
+        f"{people} people / three generates, processor seconds": figures[f"{people} people"]["processor seconds"]
+        / plain["processor seconds"]
+        for people in options.people
     }
     figures["load (1 minute), processors"] = {"before": load, "after": os.getloadavg()[0], "processors": os.cpu_count()}
     for title, rows in figures.items():
         print(title)
         for name, value in rows.items():
-            print(f"  {name:45} {value:.2f}" if isinstance(value, float) else f"  {name:45} {value}")
+            print(f"  {name:50} {value:.2f}" if isinstance(value, float) else f"  {name:50} {value}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 

@@ -39,7 +39,7 @@ class Comparison:
         self.html[stage] = html
         self.states[stage] = state
         if state == "waiting":
-            self.places += re.findall(r"\d+ ahead", html)
+            self.places += re.findall(r"place (\d+) in the queue", html)
         else:
             self.first.setdefault(stage, seconds)
 
