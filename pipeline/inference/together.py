@@ -87,7 +87,7 @@ class Together:
         room = min(decoding.max_new_tokens, context - len(prompt))
         if room <= 0:
             return
-        row = Row(prompt, decoding, stop, room, uniform(decoding, prompt).tolist())
+        row = Row(prompt, decoding, stop, room, uniform(decoding.seed, prompt, decoding.max_new_tokens).tolist())
         self.join(row)
         try:
             while (news := row.news.get()) is not None:
