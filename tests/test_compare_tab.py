@@ -187,7 +187,7 @@ def test_guess_mode_from_shuffle_to_votes_to_reveal(
 
     page.get_by_role("button", name="Reveal").click()
     expect(page.locator("#verdict")).to_have_text("The class got 2 of 3.")
-    expect(page.locator(".stage h2")).to_have_text([re.compile(name) for name in ("SFTA", "RLHFB", "BaseC")])
+    expect(page.locator(".stage h2")).to_have_text(["SFT A", "RLHF B", "Base C"])
     expect(page.locator("#rewards .line b")).to_have_count(3)
     expect(page.locator(".number")).to_have_count(3)
     assert [part.inner_text().split()[0] for part in page.locator(".count-of.true").all()] == ["SFT", "RLHF", "Base"]
@@ -233,21 +233,29 @@ def test_nothing_is_revealed_while_an_answer_is_written(
 def test_guess_mode_begins_with_empty_columns_whatever_is_still_being_written(
     page: Page, family: LoadedFamily, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    go_on = threading.Event()
     ended = threading.Semaphore(0)
 
-    def endless(prompt: str, decoding: Decoding) -> Iterator[Answer]:
+    def slow(prompt: str, decoding: Decoding) -> Iterator[Answer]:
         try:
-            for tokens in range(1, 10**6):
-                yield Answer("on and on", tokens, False)
+            yield Answer("one", 1, False)
+            assert go_on.wait(PATIENCE / 1000)
+            yield Answer("one two", 2, True)
         finally:
             ended.release()
 
+    monkeypatch.setattr("ui.answering.SECONDS_BETWEEN_VIEWS", 0)
     for stage, model in family.models.items():
-        monkeypatch.setitem(family.models, stage, speaking(model, endless))
+        monkeypatch.setitem(family.models, stage, speaking(model, slow))
     send(page, "Go on")
-    expect(page.locator(".stage[data-state=writing]")).to_have_count(3)
+    expect(page.locator(".written")).to_have_text(["one"] * 3)
     page.get_by_label("Guess mode").check()
+    expect(page.locator(".stage h2")).to_have_text(["A", "B", "C"])
+    go_on.set()
     assert all(ended.acquire(timeout=PATIENCE / 1000) for _ in COLUMNS)
+    # One more answer of the server: what the columns may have sent came before it.
+    page.get_by_role("button", name="Reveal").click()
+    expect(page.locator("#verdict")).to_have_text("Send a prompt first.")
     expect(page.locator(".stage h2")).to_have_text(["A", "B", "C"])
     expect(page.locator(".stage[data-state=idle]")).to_have_count(3)
 
@@ -263,3 +271,5 @@ def test_guess_mode_fits_a_narrow_screen(page: Page, quick: None, width: int) ->
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for group in page.locator(".votes").all():
         assert group.evaluate("(group) => group.scrollWidth <= group.clientWidth")
+    for place, stage in zip(page.locator(".place").all(), page.locator(".stage").all(), strict=True):
+        assert box(stage)["width"] == pytest.approx(box(place)["width"], abs=1)

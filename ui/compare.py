@@ -134,14 +134,19 @@ def compare_tab(family: LoadedFamily) -> Comparison:
         order = shuffled() if guessing else COLUMNS
         return Request(next(numbers), prompt, decoding, base_sees == CHAT, order, guessing), gr.skip()
 
+    # Gradio sends the last output once more when a listener ends: it must not be of a replaced request.
+    nothing: Any = (gr.skip(), gr.skip())
+
     def filling(place: int) -> Callable[[Request | None], Iterator[tuple[str, str]]]:
         def fill(request: Request | None) -> Iterator[tuple[str, str]]:
             if request is None:
+                yield nothing
                 return
             stage = request.order[place]
             letter = LETTERS[place] if request.guessing else ""
             for view in family.views(stage, request):
                 if request.replaced.is_set():
+                    yield nothing
                     return
                 request.latest[stage] = view
                 hidden = request.hidden
