@@ -1,7 +1,7 @@
 """What programs can call, called by real clients: gradio's own, and one of the Model Context Protocol."""
 
+import ast
 import asyncio
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from mcp import ClientSession
-from mcp.client.streamable_http import streamablehttp_client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, TextContent, Tool
 
 from tests.families import random_family
@@ -114,7 +114,7 @@ def over_mcp(address: str, *calls: tuple[str, dict[str, Any]]) -> tuple[list[Too
 
     async def ask() -> tuple[list[Tool], list[CallToolResult]]:
         async with (
-            streamablehttp_client(f"{address}gradio_api/mcp/") as (read, write, _),
+            streamable_http_client(f"{address}gradio_api/mcp/") as (read, write, _),
             ClientSession(read, write) as session,
         ):
             await session.initialize()
@@ -150,7 +150,7 @@ def test_the_mcp_tools_are_the_documented_calls(address: str, documented: dict[s
     }
 
 
-def test_an_mcp_client_compares_and_scores_and_reads_what_is_wrong(address: str) -> None:
+def test_an_mcp_client_compares_and_scores_and_reads_what_is_wrong(address: str, family: LoadedFamily) -> None:
     prompt = "How are you?"
     _, (compared, scored, wrong) = over_mcp(
         address,
@@ -159,9 +159,10 @@ def test_an_mcp_client_compares_and_scores_and_reads_what_is_wrong(address: str)
         ("compare", {"prompt": prompt, "top_p": 0}),
     )
     assert not compared.isError
-    assert list(json.loads(words(compared))) == ["base", "sft", "rlhf"]
+    assert list(ast.literal_eval(words(compared))) == ["base", "sft", "rlhf"]
     assert not scored.isError
-    assert float(words(scored)) == pytest.approx(float(words(scored)))
+    assert family.reward is not None
+    assert float(words(scored)) == pytest.approx(family.reward.scores([(prompt, "Fine.")])[0])
     assert wrong.isError
     assert "top_p is 0" in words(wrong)
     assert "Traceback" not in words(wrong)

@@ -8,12 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from pipeline.recipe import REPOSITORY
+from tests.families import random_family
+from ui.answering import load
+from ui.page import launch
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line.strip() for line in README.splitlines() if line.startswith("    ")]
+ADDRESS = "http://127.0.0.1:7860"
 PIPELINE = [command for command in COMMANDS if command.startswith(".venv/bin/python -m pipeline")]
 
 
@@ -41,6 +46,27 @@ def test_a_command_of_the_pipeline_runs(command: str, folder: Path) -> None:
     if "--out" in words and words[3] != "run":
         (written,) = (folder / words[words.index("--out") + 1]).read_text(encoding="utf-8").splitlines()
         assert "reward" in written
+
+
+def test_its_example_for_programs_runs_against_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, example = README.split("```python\n")
+    example = example.split("```")[0]
+    blocks = launch(
+        load(random_family(tmp_path / "random").path), "127.0.0.1", None, prevent_thread_lock=True, quiet=True
+    )
+    assert blocks.local_url
+    assert ADDRESS in example
+    capsys.readouterr()
+    names: dict[str, object] = {}
+    exec(example.replace(ADDRESS, blocks.local_url), names)
+    printed = capsys.readouterr().out
+    assert all(f"{stage} " in printed for stage in ("base", "sft", "rlhf"))
+    assert isinstance(names["reward"], float)
+    for place in (f"{ADDRESS}/?view=api", f"{ADDRESS}/gradio_api/mcp/"):
+        assert place in README
+        answer = httpx.get(place.replace(f"{ADDRESS}/", blocks.local_url), headers={"accept": "text/html"})
+        assert answer.status_code == 200
+    blocks.close()
 
 
 def test_every_make_target_exists() -> None:

@@ -29,7 +29,6 @@ NOTICE = (
     "These are small research models: their answers are not advice, "
     "and base and SFT can say wrong or unpleasant things."
 )
-PROGRAMS = 'Programs can do the same: <a href="?view=api">calls and MCP tools</a>.'
 # Gradio confines the rules of `css_paths` to the tabs, and drops those it does not know; the frame's hold for all.
 HEAD = f'<meta name="description" content="{DESCRIPTION}"><style>{FRAME.read_text(encoding="utf-8")}</style>'
 SCREEN = '<path d="M3 5h18v11H3zM12 16v4M8 20h8"/>'
@@ -54,7 +53,6 @@ def page(family: LoadedFamily) -> gr.Blocks:
             with gr.Tab("Lesson", id="lesson"):
                 controls = {"tokens": looking, "reward": drawing, "training": walking, "report": Controls()}
                 lesson_tab(family, tabs, {"compare": comparison.controls, **controls})
-        gr.HTML(f"<footer>{PROGRAMS}</footer>", apply_default_css=False, elem_id="small-print")
         add_calls(family)
     return blocks.queue(max_size=128)
 
@@ -90,7 +88,7 @@ def launch(family: LoadedFamily, host: str | None, port: int | None, **more: Any
         theme=gr.themes.Base(font=FONTS, font_mono=FONTS),
         css_paths=styles,
         head=HEAD + CONTROL_ENTER,
-        footer_links=[],
+        footer_links=["api"],
         ssr_mode=False,
         mcp_server=True,
         # Gradio would keep what is asked and answered in the browser: in class, that is everybody's.
