@@ -243,9 +243,8 @@ def test_a_damaged_log_leaves_the_rest_alone(browser: Browser, tmp_path: Path) -
     family = random_family(tmp_path / "torn", ("base", "sft", "reward", "rlhf"))
     add_past(family)
     loaded = load(family.path)
-    metrics = family.path / "rlhf" / "metrics.jsonl"
-    write_json_lines(metrics, [{"loss": 1}])
     for address in served(loaded):
+        write_json_lines(family.path / "rlhf" / "metrics.jsonl", [{"loss": 1}])
         for page in opened(browser, address):
             page.locator("#curves").get_by_text("truncated or altered").wait_for()
             choose(page, "Base", "base")

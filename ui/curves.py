@@ -33,7 +33,7 @@ COIN_TOSS = (math.log(2), "a coin toss")
 LEARNING_RATE = Chart(
     "Learning rate",
     "size of an update",
-    "It rises, then sinks. As it sinks, the model settles and the loss falls once more.",
+    "It rises, then sinks: small updates at the end let the model settle.",
     "learning_rate",
 )
 CHARTS = {
