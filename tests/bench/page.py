@@ -186,6 +186,7 @@ async def memory(address: str, server: Server, comparisons: int, people: int) ->
             for number in left:
                 if number % max(1, comparisons // 10) == 0:
                     sizes.append(server.resident)
+                    print(f"after {number} comparisons: {sizes[-1]:.0f} MB", file=sys.stderr)
                 await person.compare(MARK.format(number))
 
     async with asyncio.TaskGroup() as group:

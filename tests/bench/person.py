@@ -114,11 +114,15 @@ class Person:
         """What the server says until nothing of this session is open any more."""
         url = f"{API}/queue/data?session_hash={self.session}"
         async with self.http.stream("GET", url) as response:
-            async for line in response.aiter_lines():
-                if line.startswith("data:"):
-                    message = json.loads(line[5:])
-                    if message["msg"] == "close_stream":
-                        return
-                    if message["msg"] == "unexpected_error" or message.get("success") is False:
-                        raise RuntimeError(f"the page failed: {message}")
-                    yield message
+            rest = b""
+            async for part in response.aiter_bytes():
+                # Not `aiter_lines`, which also breaks lines at separators inside an answer.
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    if line.startswith(b"data:"):
+                        message = json.loads(line[5:])
+                        if message["msg"] == "close_stream":
+                            return
+                        if message["msg"] == "unexpected_error" or message.get("success") is False:
+                            raise RuntimeError(f"the page failed: {message}")
+                        yield message
