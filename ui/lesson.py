@@ -174,7 +174,7 @@ STEPS = (
         "Which of the two answers will get the higher reward?",
         ("SFT", "RLHF", "About the same"),
         "At each step the model wrote several answers to a prompt, and the reward model scored them. What scored above "
-        "their average was made a little more likely, the rest a little less. A penalty (KL) held the model near SFT.",
+        "their average was made a little more likely, the rest a little less. A penalty (KL) is to hold it near SFT.",
         [Ask("sft", BANK), Ask("rlhf", BANK)],
         Drive("training", "Move through the steps in Training", {"prompt": BANK}),
         {"harmful declined": ("sft", "rlhf"), "win rate against SFT": ("rlhf",)},
@@ -188,8 +188,9 @@ STEPS = (
         "Which answer do you like best?",
         tuple(LETTERS),
         "The reward is only a stand-in for people. Push on it harder, by picking from ever more answers or by training "
-        "without the KL penalty, and its blind spots win: the reward rises while the answers get no better. The same "
-        "push can make a model refuse harmless things that sound dangerous. And a small model stays a small model.",
+        "without the KL penalty, and its blind spots can win: the reward goes on rising while the answers get no "
+        "better. The same push can make a model refuse harmless things that sound dangerous. And a small model stays "
+        "a small model.",
         [Ask("sft", SLEEP, seed, LIVELY) for seed in range(6)],
         Drive("report", "See its limits in the report card", {}),
         {"look-alikes wrongly declined": ("sft", "rlhf"), "held-out wordings correct": ("sft", "rlhf")},
@@ -294,8 +295,14 @@ def step_part(
     reveal.click(revealing, [outcome, prediction, worst], [answers, revealed], **quiet)
 
 
-def opening(drive: Drive) -> Callable[[], list[Any]]:
-    return lambda: [gr.Tabs(selected=drive.tab), *drive.values.values()]
+def opening(drive: Drive) -> Callable[[], Any]:
+    """A listener that opens the tab of `drive` and fills in its values."""
+
+    def go() -> Any:
+        opened = gr.Tabs(selected=drive.tab)
+        return [opened, *drive.values.values()] if drive.values else opened
+
+    return go
 
 
 def mover(label: str, to: int) -> None:
