@@ -18,7 +18,7 @@ from ui.answering import LoadedFamily, load
 from ui.pictures import CHROMIUM_ARGUMENTS
 
 # Milliseconds. On a free core it is a few hundred; this leaves room for a machine that does other work.
-FIRST_PAINT = 10_000
+FIRST_PAINT = 20_000
 WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 WATCH = """
 window.shifts = [];
@@ -27,7 +27,7 @@ new PerformanceObserver((list) => window.shifts.push(...list.getEntries().filter
 """
 # What is written on the page, in the size that is seen.
 SMALL = """() => [...document.querySelectorAll("body *")].filter((part) =>
-  part.checkVisibility({ visibilityProperty: true }) && !part.closest(".unseen, .skip, [aria-hidden=true], svg") &&
+  part.checkVisibility({ visibilityProperty: true }) && !part.closest(".unseen, .skip, [aria-hidden=true], .icon") &&
   [...part.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim()) &&
   parseFloat(getComputedStyle(part).fontSize) * part.currentCSSZoom < 18
 ).map((part) => part.outerHTML.slice(0, 120))"""
@@ -40,8 +40,8 @@ STOPS = """() => {
 }"""
 STOP = """() => {
   const style = getComputedStyle(document.activeElement);
-  return [stops.indexOf(document.activeElement), `${style.outlineWidth} ${style.outlineStyle}`,
-    start(document.activeElement)];
+  const seen = style.outlineStyle === "solid" && parseFloat(style.outlineWidth) >= 2;
+  return [stops.indexOf(document.activeElement), seen, start(document.activeElement)];
 }"""
 
 
@@ -240,8 +240,8 @@ def test_the_keyboard_reaches_everything_and_is_seen_where_it_is(page: Page) -> 
         # To the next stop and back: from here on it is the keyboard that moves.
         for key in ["Tab", "Shift+Tab"] + ["Tab"] * (page.evaluate("stops.length") - 1):
             page.keyboard.press(key)
-            number, outline, html = page.evaluate(STOP)
-            assert outline == "2px solid", (tab.inner_text(), html)
+            number, seen, html = page.evaluate(STOP)
+            assert seen, (tab.inner_text(), html)
             reached.append(number)
         missed = page.evaluate(
             "(reached) => stops.filter((_, number) => !reached.includes(number)).map(start)", reached
@@ -305,4 +305,4 @@ def test_it_is_painted_soon_and_nothing_jumps(context: BrowserContext, address: 
 def test_the_page_of_calls_opens_and_asks_no_other_host(browser: Browser, address: str) -> None:
     for page in opened(browser, address):
         page.get_by_role("button", name="API").click()
-        expect(page.get_by_text("/compare").first).to_be_visible()
+        expect(page.get_by_text("Available MCP Tools")).to_be_visible()

@@ -41,8 +41,9 @@ def compare_call(family: LoadedFamily) -> Callable[..., dict[str, dict[str, Any]
             max_new_tokens: Tokens of an answer, at most. An answer that comes to this limit is cut.
 
         Returns:
-            for each stage its answer: text, tokens (how many), stopped (true if the model ended it by itself, false
-            if it was cut), reward (the reward model's score of it, higher is preferred; null without reward model)
+            for each stage the text of its answer, how many tokens it has
+            whether the model stopped by itself or was cut
+            the reward model's score of it (higher is preferred, null without reward model)
         """
         family.check(text("prompt", prompt))
         decoding = Decoding(max_new_tokens, temperature, top_p, seed)
