@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gradio_client import Client
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from pipeline.inference.decoding import Decoding
@@ -225,16 +224,6 @@ def test_a_narrow_screen_stacks_the_columns_and_never_scrolls_sideways(page: Pag
     assert len({box["x"] for box in boxes if box}) == 1
     assert len({box["y"] for box in boxes if box}) == 3
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-def test_programs_get_the_same(address: str) -> None:
-    client = Client(address, verbose=False)
-    answers = client.predict("How are you?", max_new_tokens=8, api_name="/compare")
-    assert list(answers) == ["base", "sft", "rlhf"]
-    for answer in answers.values():
-        assert answer["tokens"] <= 8
-        reward = client.predict("How are you?", answer["text"], answer["stopped"], api_name="/score")
-        assert reward == pytest.approx(answer["reward"])
 
 
 def test_a_trained_family_answers(browser: Browser, nano_family: Path) -> None:
