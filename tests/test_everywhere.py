@@ -32,6 +32,9 @@ SMALL = """() => [...document.querySelectorAll("body *")].filter((part) =>
   parseFloat(getComputedStyle(part).fontSize) * part.currentCSSZoom < 18
 ).map((part) => part.outerHTML.slice(0, 120))"""
 
+# Colours that are changing are neither the old nor the new ones.
+STILL = """() => document.getAnimations().every((moving) =>
+  moving.playState !== "running" || moving.effect.getTiming().iterations === Infinity)"""
 # What the Tab key should come to, in this order, and where it is.
 STOPS = """() => {
   window.start = (part) => part.outerHTML.slice(0, 120);
@@ -95,6 +98,7 @@ def tabs(page: Page) -> Iterator[Locator]:
 
 def complaints(tab: str, page: Page) -> list[str]:
     """What axe finds serious or worse, a line each."""
+    page.wait_for_function(STILL)
     found = Axe().run(page).response["violations"]
     return [
         f"{tab}: {rule['id']} at {node['target']}: {rule['help']}"
