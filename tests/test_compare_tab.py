@@ -190,7 +190,10 @@ def test_guess_mode_from_shuffle_to_votes_to_reveal(
     expect(page.locator(".stage h2")).to_have_text(["SFT A", "RLHF B", "Base C"])
     expect(page.locator("#rewards .line b")).to_have_count(3)
     expect(page.locator(".number")).to_have_count(3)
-    assert [part.inner_text().split()[0] for part in page.locator(".count-of.true").all()] == ["SFT", "RLHF", "Base"]
+    right = page.locator(".count-of.true .add").evaluate_all(
+        "(buttons) => buttons.map((button) => button.dataset.stage)"
+    )
+    assert right == ["sft", "rlhf", "base"]
     expect(votes(page, "A").locator(".add").first).to_be_disabled()
 
     send(page, "And you?")

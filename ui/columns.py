@@ -176,7 +176,9 @@ def ending(view: View) -> str:
     words, paths = ENDINGS[view.state]
     if view.place:
         words += f", place {view.place} in the queue"
-    speed = f"{view.tokens / view.seconds:.0f}<span class='unit'> tokens</span>/s" if view.seconds else ""
+    speed = (
+        f"{view.tokens / view.seconds:.0f}<span class='unit'> tokens</span>/s" if view.tokens and view.seconds else ""
+    )
     tokens = f"{view.tokens} token{'s' * (view.tokens != 1)}" if view.tokens else ""
     return (
         f'<p class="ending"><span class="how">{icon(paths) if paths else ""}{words}</span>'

@@ -88,7 +88,7 @@ def compare_tab(family: LoadedFamily) -> Comparison:
                 again = gr.Button("Again", elem_id="again")
         offered = presets()
         chosen = gr.HTML(chips(offered), js_on_load=CHOOSING, apply_default_css=False, elem_id="presets")
-        notice = gr.HTML(elem_id="notice")
+        notice = gr.HTML("<p>A click on a prompt sends it to all three columns.</p>", elem_id="notice")
         with gr.Row(elem_id="options") as folds:
             with gr.Accordion("Settings", open=False, elem_id="settings") as panel:
                 temperature, top_p, length, seed, base_sees = settings(family)
