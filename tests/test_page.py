@@ -71,7 +71,7 @@ def send(page: Page, prompt: str) -> None:
 
 
 def finish(page: Page) -> None:
-    page.wait_for_function(FINISHED)
+    page.wait_for_function(FINISHED, polling=100)
 
 
 def states(page: Page) -> list[str | None]:

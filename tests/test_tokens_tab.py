@@ -73,7 +73,7 @@ def test_a_token_shows_what_every_stage_would_have_said(page: Page, client: Clie
     tokens = client.predict(PROMPT, "rlhf", api_name="/tokens")
     options = page.get_by_role("option")
     expect(options).to_have_count(len(tokens))
-    expect(page.locator(".place")).to_contain_text("At the start of its answer, RLHF wrote")
+    expect(page.locator("#token-lists .spot")).to_contain_text("At the start of its answer, RLHF wrote")
     for position in (0, 7, 3):
         options.nth(position).click()
         expect(options.nth(position)).to_have_attribute("aria-selected", "true")
@@ -89,7 +89,7 @@ def test_a_token_shows_what_every_stage_would_have_said(page: Page, client: Clie
 def test_arrow_keys_move_along_the_answer(page: Page) -> None:
     options = page.get_by_role("option")
     options.nth(2).click()
-    place = page.locator(".place")
+    place = page.locator("#token-lists .spot")
     for key, position in (("ArrowRight", 3), ("ArrowDown", 4), ("ArrowLeft", 3), ("Home", 0), ("ArrowLeft", 0)):
         page.keyboard.press(key)
         expect(options.nth(position)).to_be_focused()
@@ -212,8 +212,8 @@ def test_programs_get_every_token(client: Client, family: LoadedFamily) -> None:
     [
         (("",), "the prompt is empty"),
         (("Hi", "reward"), "there is no stage 'reward'"),
-        (("Hi", "sft", 0.0, 0, 0), "max_new_tokens must be at least 1"),
-        (("Hi", "sft", -1.0), "temperature at least 0"),
+        (("Hi", "sft", 0.0, 0, 0), "max_new_tokens is 0; it must be a whole number of at least 1"),
+        (("Hi", "sft", -1.0), "temperature is -1"),
     ],
 )
 def test_programs_get_one_clear_line(client: Client, arguments: tuple[Any, ...], complaint: str) -> None:

@@ -137,7 +137,7 @@ def test_held_out_checks_stand_in_the_same_picture(page: Page) -> None:
 def test_the_slider_moves_the_marker_and_changes_the_answer(page: Page, family: LoadedFamily) -> None:
     time_line = TimeLine(family.files, family.models["sft"], family.models["rlhf"])
     assert time_line.steps == [0, *SNAPSHOTS]
-    page.get_by_text(PROMPTS[1], exact=True).click()
+    page.locator("#training").get_by_text(PROMPTS[1], exact=True).click()
     expect(page.get_by_label("Prompt of the time line")).to_have_value(PROMPTS[1])
     marks = []
     for index in (2, 0, 1):
@@ -168,6 +168,7 @@ def test_a_prompt_of_ones_own_is_answered_at_the_step(page: Page, family: Loaded
     page.wait_for_function(
         "(text) => document.querySelector('#training .reached .text').textContent.replace(/[^!-~]/g, '') === text",
         arg=plain(answer.text),
+        polling=100,
     )
     expect(page.locator("#training-prompts input:checked")).to_have_count(0)
     page.get_by_label("Prompt of the time line").fill(" ")

@@ -185,5 +185,5 @@ def sides(bodies: dict[str, str], reads: dict[str, str], title: str = "") -> str
         f"<small>{reads[stage]}</small></h3>{body}</section>"
         for stage, body in bodies.items()
     )
-    head = f'<div class="place"><h2>What would each stage say next?</h2><p>{title}</p></div>' if title else ""
+    head = f'<div class="spot"><h2>What would each stage say next?</h2><p>{title}</p></div>' if title else ""
     return f'{head}<div class="sides">{columns}</div>'

@@ -72,7 +72,7 @@ def take(family: str, preset: str, out: Path) -> None:
             page.goto(blocks.local_url)
             choose(page, preset)
             page.mouse.move(0, 0)
-            page.wait_for_function(FINISHED, timeout=120_000)
+            page.wait_for_function(FINISHED, polling=100, timeout=120_000)
             page.screenshot(path=out / name, full_page=True)
         browser.close()
 

@@ -71,7 +71,7 @@ function listen() {
   if (now.includes("waiting") && !states.includes("waiting")) log.replaceChildren();
   stages.forEach((stage, index) => {
     if (now[index] === states[index] || !["stopped", "cut", "halted"].includes(now[index])) return;
-    const parts = ["h2", ".written", ".how", ".reward > p"].map((part) => stage.querySelector(part)?.innerText.trim());
+    const parts = ["h2", ".written", ".how", ".reward"].map((part) => stage.querySelector(part)?.innerText.trim());
     const line = document.createElement("p");
     line.textContent = parts.filter(Boolean).join(". ");
     log.append(line);
