@@ -47,7 +47,8 @@ class TimeLine:
         checkpoint = self.family.checkpoint("rlhf")
         sft = self.models[0]
         policy = PeftModel.from_pretrained(sharing_weights(sft.model), str(checkpoint.path / self.folders[step]))
-        return replace(sft, stage="rlhf", model=policy.eval())
+        # What SFT decodes with has SFT's model in it.
+        return replace(sft, stage="rlhf", model=policy.eval(), together=None)
 
 
 def adapters(checkpoint: Checkpoint) -> dict[int, str]:
