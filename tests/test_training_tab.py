@@ -47,7 +47,10 @@ def address(family: LoadedFamily) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    yield from opened(browser, address)
+    for page in opened(browser, address):
+        # What opening the tab brings would come over what a test does meanwhile.
+        expect(heading(page)).to_have_text("After step 0: still SFT")
+        yield page
 
 
 def served(family: LoadedFamily) -> Iterator[str]:
