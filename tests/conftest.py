@@ -3,17 +3,23 @@
 import fcntl
 import os
 import resource
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from playwright.sync_api import Browser, sync_playwright
 
 from pipeline.__main__ import quieten
 from pipeline.recipe import REPOSITORY
-from tests.families import random_tokenizer
+from tests.browsing import served
+from tests.families import random_family, random_tokenizer
+from ui.answering import LoadedFamily, load
+from ui.pictures import CHROMIUM_ARGUMENTS
 
 quieten()
 # Threads that wait for each other are slow where other work shares the cores.
@@ -48,6 +54,26 @@ def train_nano(folder: Path) -> None:
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     (folder / "processor-seconds").write_text(str(processor_seconds() - before))
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> LoadedFamily:
+    """A family of random weights, as the page holds it."""
+    return load(random_family(tmp_path_factory.mktemp("families") / "random").path)
+
+
+@pytest.fixture(scope="module")
+def address(family: LoadedFamily) -> Iterator[str]:
+    """Where the module's family is served."""
+    yield from served(family)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
 
 
 def processor_seconds() -> float:

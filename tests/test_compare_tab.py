@@ -1,41 +1,20 @@
 """What the Compare tab adds to three answers: presets, enlarging, copying, rewards, guess mode. In a real browser."""
 
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, FloatRect, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Locator, Page, expect
 
 from pipeline.inference.decoding import Decoding
 from pipeline.inference.models import Answer
-from tests.families import random_family, speaking
-from tests.test_page import PATIENCE, finish, opened, say, send, served
-from ui.answering import COLUMNS, LoadedFamily, load
+from tests.browsing import PATIENCE, finish, opened, say, send
+from tests.families import speaking
+from ui.answering import COLUMNS, LoadedFamily
 from ui.columns import LOOKS
-from ui.pictures import CHROMIUM_ARGUMENTS, choose
+from ui.pictures import choose
 from ui.presets import presets
-
-expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> LoadedFamily:
-    return load(random_family(tmp_path_factory.mktemp("families") / "random").path)
-
-
-@pytest.fixture(scope="module")
-def address(family: LoadedFamily) -> Iterator[str]:
-    yield from served(family)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,21 +1,19 @@
 """What holds on every tab of the page: accessibility, the keyboard, light and dark, large type, nothing that jumps."""
 
 import itertools
-import shutil
 import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from pipeline.inference.decoding import Decoding
 from pipeline.inference.models import Answer
-from tests.families import random_family, speaking
-from tests.test_page import PATIENCE, finish, opened, say, send, served
-from ui.answering import LoadedFamily, load
-from ui.pictures import CHROMIUM_ARGUMENTS
+from tests.browsing import PATIENCE, finish, opened, say, send
+from tests.families import speaking
+from ui.answering import LoadedFamily
 
 # Milliseconds. On a free core it is a few hundred; this leaves room for a machine that does other work.
 FIRST_PAINT = 20_000
@@ -49,24 +47,6 @@ STOP = """() => {
   const seen = style.outlineStyle === "solid" && parseFloat(style.outlineWidth) >= 2;
   return [stops.indexOf(document.activeElement), seen, start(document.activeElement)];
 }"""
-
-
-@pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> LoadedFamily:
-    return load(random_family(tmp_path_factory.mktemp("families") / "random").path)
-
-
-@pytest.fixture(scope="module")
-def address(family: LoadedFamily) -> Iterator[str]:
-    yield from served(family)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

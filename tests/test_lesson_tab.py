@@ -5,18 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from pipeline.recipe import REPOSITORY
 from pipeline.report.reading import Report, read_report
+from tests.browsing import PATIENCE
 from tests.families import random_family
 from ui.answering import LoadedFamily, View, load
 from ui.lesson import ADVICE, DIET, STEPS, agreement, finding
-from ui.page import launch
-from ui.pictures import CHROMIUM_ARGUMENTS
-
-PATIENCE = 120_000
-expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -31,22 +27,6 @@ def report(family: LoadedFamily) -> Report:
     report = read_report(family.files)
     assert report
     return report
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def address(family: LoadedFamily) -> Iterator[str]:
-    blocks = launch(family, "127.0.0.1", None, prevent_thread_lock=True, quiet=True)
-    assert blocks.local_url
-    yield blocks.local_url
-    blocks.close()
 
 
 @pytest.fixture

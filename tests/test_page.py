@@ -1,50 +1,19 @@
 """The page in a real browser: Debian's Chromium against a real server."""
 
 import re
-import shutil
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from pipeline.inference.decoding import Decoding
 from pipeline.inference.models import Answer
-from tests.families import Stream, random_family, speaking
+from tests.browsing import PATIENCE, finish, opened, say, send, served
+from tests.families import speaking
 from ui.answering import LoadedFamily, load
-from ui.page import launch
-from ui.pictures import CHROMIUM_ARGUMENTS, FINISHED
-
-# Milliseconds: a loaded machine is slow, not wrong.
-PATIENCE = 120_000
-expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> LoadedFamily:
-    return load(random_family(tmp_path_factory.mktemp("families") / "random").path)
-
-
-@pytest.fixture(scope="module")
-def address(family: LoadedFamily) -> Iterator[str]:
-    yield from served(family)
-
-
-def served(family: LoadedFamily) -> Iterator[str]:
-    blocks = launch(family, "127.0.0.1", None, prevent_thread_lock=True, quiet=True)
-    assert blocks.local_url
-    yield blocks.local_url
-    blocks.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -52,40 +21,8 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     yield from opened(browser, address)
 
 
-def opened(browser: Browser, address: str) -> Iterator[Page]:
-    """The page at the address; fails if the browser was sent to any other host."""
-    page = browser.new_page()
-    page.set_default_timeout(PATIENCE)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(address)
-    page.locator(".stage").nth(2).wait_for()
-    yield page
-    page.close()
-    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
-
-
-def send(page: Page, prompt: str) -> None:
-    page.get_by_label("Prompt").fill(prompt)
-    page.get_by_role("button", name="Send").click()
-
-
-def finish(page: Page) -> None:
-    page.wait_for_function(FINISHED, polling=100)
-
-
 def states(page: Page) -> list[str | None]:
     return [stage.get_attribute("data-state") for stage in page.locator(".stage").all()]
-
-
-def say(*texts: str) -> Stream:
-    """A stream of prepared texts, to see what the page makes of them."""
-
-    def stream(prompt: str, decoding: Decoding) -> Iterator[Answer]:
-        for number, text in enumerate(texts, 1):
-            yield Answer(text, number, number == len(texts))
-
-    return stream
 
 
 def test_a_prompt_gets_three_answers_and_three_scores(page: Page) -> None:

@@ -2,7 +2,6 @@
 
 import ast
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,26 +11,9 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, TextContent, Tool
 
-from tests.families import random_family
-from ui.answering import LoadedFamily, load
-from ui.page import launch
+from ui.answering import LoadedFamily
 
-# Another tab may add what it does for programs, too.
-NEEDED = {"compare", "score"}
-POSSIBLE = NEEDED | {"tokens"}
-
-
-@pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> LoadedFamily:
-    return load(random_family(tmp_path_factory.mktemp("families") / "random").path)
-
-
-@pytest.fixture(scope="module")
-def address(family: LoadedFamily) -> Iterator[str]:
-    blocks = launch(family, "127.0.0.1", None, prevent_thread_lock=True, quiet=True)
-    assert blocks.local_url
-    yield blocks.local_url
-    blocks.close()
+CALLS = {"compare", "score", "tokens"}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +27,7 @@ def documented(client: Client) -> dict[str, Any]:
 
 
 def test_only_what_programs_need_is_documented(documented: dict[str, Any]) -> None:
-    assert {f"/{name}" for name in NEEDED} <= set(documented) <= {f"/{name}" for name in POSSIBLE}
+    assert set(documented) == {f"/{name}" for name in CALLS}
 
 
 def test_every_parameter_has_a_type_and_every_default_is_known(documented: dict[str, Any]) -> None:

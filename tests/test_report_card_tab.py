@@ -1,13 +1,12 @@
 """The report card in a real browser, with a report that was really made, of a random family."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from pipeline.checkpoint import Family, read_json_lines, write_json_lines
 from pipeline.errors import InputError
@@ -16,14 +15,10 @@ from pipeline.report.card import write_report
 from pipeline.report.prompts import probes
 from pipeline.report.reading import read_report
 from pipeline.run import RECIPE
+from tests.browsing import PATIENCE, served
 from tests.families import random_family
 from ui.answering import load
-from ui.page import launch
-from ui.pictures import CHROMIUM_ARGUMENTS
 from ui.report_card import PER_PAGE, QUESTIONS
-
-PATIENCE = 120_000
-expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -48,23 +43,8 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def address(family: Family) -> Iterator[str]:
-    yield from served(family.path)
-
-
-def served(path: Path) -> Iterator[str]:
-    blocks = launch(load(path), "127.0.0.1", None, prevent_thread_lock=True, quiet=True)
-    assert blocks.local_url
-    yield blocks.local_url
-    blocks.close()
+    yield from served(load(family.path))
 
 
 @pytest.fixture
@@ -158,7 +138,7 @@ def test_rlhf_stands_beside_sft_where_they_are_compared(page: Page) -> None:
 
 def test_a_family_without_a_report_says_how_to_make_one(browser: Browser, tmp_path: Path) -> None:
     family = random_family(tmp_path / "new", ("base",))
-    for address in served(family.path):
+    for address in served(load(family.path)):
         page = opened(browser, address)
         expect(page.locator("#report-card")).to_contain_text(f"python -m pipeline report --family {family.path}")
         page.close()

@@ -1,45 +1,19 @@
 """The Reward tab in a real browser."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from pipeline.inference.what_if import EDITS
+from tests.browsing import PATIENCE, served
 from tests.families import random_family
 from ui.answering import LoadedFamily, load
-from ui.page import launch
-from ui.pictures import CHROMIUM_ARGUMENTS
 from ui.reward import EXAMPLE
 
-# Milliseconds: a loaded machine is slow, not wrong.
-PATIENCE = 120_000
-expect.set_options(timeout=PATIENCE)
 FINISHED = re.compile(r"\d+ answers in [\d.]+ seconds")
-
-
-@pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> LoadedFamily:
-    return load(random_family(tmp_path_factory.mktemp("families") / "random").path)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def address(family: LoadedFamily) -> Iterator[str]:
-    blocks = launch(family, "127.0.0.1", None, prevent_thread_lock=True, quiet=True)
-    assert blocks.local_url
-    yield blocks.local_url
-    blocks.close()
 
 
 @pytest.fixture
@@ -235,12 +209,10 @@ def test_a_narrow_screen_never_scrolls_sideways(page: Page) -> None:
 
 def test_a_family_without_a_reward_model_says_so(browser: Browser, tmp_path: Path) -> None:
     family = load(random_family(tmp_path / "half", ("base", "sft")).path)
-    blocks = launch(family, "127.0.0.1", None, prevent_thread_lock=True, quiet=True)
-    assert blocks.local_url
-    page = browser.new_page()
-    page.set_default_timeout(PATIENCE)
-    page.goto(blocks.local_url)
-    page.get_by_role("tab", name="Reward").click()
-    expect(page.locator("#no-reward")).to_have_text(re.compile("no reward model yet"))
-    page.close()
-    blocks.close()
+    for address in served(family):
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(address)
+        page.get_by_role("tab", name="Reward").click()
+        expect(page.locator("#no-reward")).to_have_text(re.compile("no reward model yet"))
+        page.close()

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,15 @@ from urllib.parse import parse_qs, urlencode
 import gradio as gr
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
-from tests.families import random_family, speaking
-from tests.test_page import PATIENCE, say, send
-from ui.answering import LoadedFamily, Request, View, load
-from ui.page import launch
-from ui.pictures import CHROMIUM_ARGUMENTS
+from tests.browsing import PATIENCE, say, send
+from tests.families import speaking
+from ui.answering import LoadedFamily, Request, View
 from ui.sharing import READABLE, as_markdown, as_record, fenced, link, offered, read_link, slug, span, trained
 
-expect.set_options(timeout=PATIENCE)
 SETTINGS: dict[str, gr.Slider | gr.Number] = {
     "temperature": gr.Slider(0, 2, 0.3, step=0.05),
     "length": gr.Slider(8, 128, 96, step=8),
@@ -31,27 +27,6 @@ SETTINGS: dict[str, gr.Slider | gr.Number] = {
 }
 REQUEST = Request(1, "¿Qué? 1+1 & 100 %", Decoding(max_new_tokens=24, temperature=0.35, top_p=0.9, seed=7))
 HARD = "# no heading\n```\n| $x_1$ \\n \\\\frac{1}{2} <b>bold</b> ````` 你好 \N{PARTY POPPER} {{value}} ${1+1}"
-
-
-@pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> LoadedFamily:
-    return load(random_family(tmp_path_factory.mktemp("families") / "random").path)
-
-
-@pytest.fixture(scope="module")
-def address(family: LoadedFamily) -> Iterator[str]:
-    blocks = launch(family, "127.0.0.1", None, prevent_thread_lock=True, quiet=True)
-    assert blocks.local_url
-    yield blocks.local_url
-    blocks.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

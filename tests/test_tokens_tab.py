@@ -1,46 +1,25 @@
 """The Tokens tab in a real browser, and the same for programs."""
 
 import math
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from gradio_client import Client
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from pipeline.inference.tokens import Candidate, Prediction, Reading, Token
-from tests.families import random_family
-from tests.test_page import opened, served
-from ui.answering import LoadedFamily, load
+from tests.browsing import opened
+from ui.answering import LoadedFamily
 from ui.distributions import answer, percent, predictions, running, visible
-from ui.pictures import CHROMIUM_ARGUMENTS
 from ui.tokens import BLANK_EXAMPLE, EXAMPLE
 
 PROMPT = "Tell me about banks"
 
 
 @pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> LoadedFamily:
-    return load(random_family(tmp_path_factory.mktemp("families") / "random").path)
-
-
-@pytest.fixture(scope="module")
-def address(family: LoadedFamily) -> Iterator[str]:
-    yield from served(family)
-
-
-@pytest.fixture(scope="module")
 def client(address: str) -> Client:
     return Client(address, verbose=False)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

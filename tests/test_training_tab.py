@@ -2,26 +2,22 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from pipeline.checkpoint import write_json_lines
 from pipeline.inference.decoding import Decoding
 from pipeline.inference.examples import TrainingData
 from pipeline.inference.snapshots import TimeLine
+from tests.browsing import PATIENCE, served
 from tests.families import PROMPTS, SNAPSHOTS, STEPS, add_past, measured, random_family
 from ui.answering import LoadedFamily, load
 from ui.examples import SHOWN
-from ui.page import launch
-from ui.pictures import CHROMIUM_ARGUMENTS
 
-PATIENCE = 120_000
-expect.set_options(timeout=PATIENCE)
 STAGES = ("base", "sft", "reward", "rlhf", "dpo")
 
 
@@ -32,32 +28,12 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> LoadedFamily:
     return load(family.path)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def address(family: LoadedFamily) -> Iterator[str]:
-    yield from served(family)
-
-
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
     for page in opened(browser, address):
         # What opening the tab brings would come over what a test does meanwhile.
         expect(heading(page)).to_have_text("After step 0: still SFT")
         yield page
-
-
-def served(family: LoadedFamily) -> Iterator[str]:
-    blocks = launch(family, "127.0.0.1", None, prevent_thread_lock=True, quiet=True)
-    assert blocks.local_url
-    yield blocks.local_url
-    blocks.close()
 
 
 def opened(browser: Browser, address: str) -> Iterator[Page]:

@@ -6,7 +6,7 @@ from html import escape
 
 from pipeline.inference.best_of import Drawing, Sample
 from pipeline.inference.what_if import Exchange
-from ui.columns import ENDINGS, LOOKS, icon, place, signed
+from ui.columns import ENDINGS, LOOKS, icon, place, signed, span
 
 Scale = tuple[float, float]
 
@@ -159,12 +159,9 @@ def row(number: int, name: str, sample: Sample, stage: str, scale: Scale) -> str
 
 def bar(reward: float | None, scale: Scale) -> str:
     """A thin bar from zero on the family's scale."""
-    zero = place(0.0, scale)
-    filled = ""
-    if reward is not None:
-        end = place(reward, scale)
-        filled = f'<i class="bar" style="left:{min(zero, end):.2f}%;width:{abs(end - zero):.2f}%"></i>'
-    return f'<span class="track" aria-hidden="true">{filled}<i class="zero" style="left:{zero:.2f}%"></i></span>'
+    filled = "" if reward is None else f'<i class="bar" style="{span(reward, scale)}"></i>'
+    zero = f'<i class="zero" style="left:{place(0.0, scale):.2f}%"></i>'
+    return f'<span class="track" aria-hidden="true">{filled}{zero}</span>'
 
 
 def score(latest: Version | None, before: Version | None, pinned: Version | None, scale: Scale) -> str:
@@ -201,7 +198,3 @@ def tried_list(tried: Sequence[Tried]) -> str:
         "<table><thead><tr><th scope='col'>What if</th><th scope='col'>before</th><th scope='col'>after</th>"
         f"<th scope='col'>change</th></tr></thead><tbody>{rows}</tbody></table>"
     )
-
-
-def problem(error: Exception) -> str:
-    return f'<p class="problem" role="alert">{escape(str(error))}</p>'

@@ -245,5 +245,10 @@ def signed(value: float, form: str = ".2f") -> str:
     return f"{value:+{form}}".replace("-", "\N{MINUS SIGN}")
 
 
+def problem(message: str) -> str:
+    """What went wrong, in a line that screen readers speak at once."""
+    return f'<p class="problem" role="alert">{escape(message)}</p>'
+
+
 def icon(paths: str, more: str = "") -> str:
     return f'<svg class="{f"icon {more}".strip()}" viewBox="0 0 24 24" aria-hidden="true">{paths}</svg>'

@@ -13,7 +13,7 @@ from gradio.events import Dependency
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
 from ui.answering import COLUMNS, USUAL_TEMPERATURE, LoadedFamily, Request
-from ui.columns import TOOLS, axis, column, lane
+from ui.columns import TOOLS, axis, column, lane, problem
 from ui.controls import Controls
 from ui.guessing import LETTERS, ballot, connect_guessing, guess_bar, shuffled
 from ui.presets import CHOOSING, Preset, chips, presets
@@ -229,10 +229,6 @@ def halt(request: Request | None) -> None:
     """End the columns of a request, if there is one: each shows how far it came."""
     if request is not None:
         request.halted.set()
-
-
-def problem(message: str) -> str:
-    return f'<p class="problem" role="alert">{escape(message)}</p>'
 
 
 def taking(offered: list[Preset]) -> Callable[[gr.EventData], tuple[str, str]]:

@@ -18,7 +18,7 @@ from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
 from pipeline.recipe import REPOSITORY
 from pipeline.report.markdown import LABELS
-from pipeline.report.reading import Report, read_report
+from pipeline.report.reading import Report
 from ui.answering import USUAL_TEMPERATURE, LoadedFamily, Request, View
 from ui.columns import BUSY, ENDINGS, LOOKS, icon, signed
 from ui.controls import Controls
@@ -209,13 +209,14 @@ MOVE = """(to) => {
 RANKING, LENGTH_TRAP = 4, 5  # the steps that ask for more than a choice
 
 
-def lesson_tab(family: LoadedFamily, tabs: gr.Tabs, controls: Mapping[str, Controls | None]) -> None:
+def lesson_tab(
+    family: LoadedFamily, report: Report | None, tabs: gr.Tabs, controls: Mapping[str, Controls | None]
+) -> None:
     """Lay out the tab inside the current `gr.Blocks`.
 
     `controls` has the tabs that the steps can drive, by the id they have in `tabs`; a step whose tab has
-    none goes without the button. Raises InputError for a damaged report.
+    none goes without the button.
     """
-    report = read_report(family.files)
     with gr.Column(elem_id="lesson"):
         with gr.Row(elem_id="lesson-head"):
             minutes = sum(step.minutes for step in STEPS)

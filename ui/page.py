@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from pipeline.recipe import REPOSITORY
+from pipeline.report.reading import read_report
 from ui.answering import LoadedFamily
 from ui.calls import add_calls
 from ui.columns import icon
@@ -35,6 +36,8 @@ SCREEN = '<path d="M3 5h18v11H3zM12 16v4M8 20h8"/>'
 
 
 def page(family: LoadedFamily) -> gr.Blocks:
+    """The page with all its tabs. Raises InputError for a damaged report."""
+    report = read_report(family.files)
     with gr.Blocks(title="Stagewise", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(masthead(family), apply_default_css=False, js_on_load=SCRIPT.read_text(encoding="utf-8"))
         # Gradio draws a tab when it is first opened: the first paint waits for Compare alone.
@@ -49,10 +52,10 @@ def page(family: LoadedFamily) -> gr.Blocks:
             with gr.Tab("Training", id="training") as training:
                 walking = training_tab(family, training)
             with gr.Tab("Report card", id="report"):
-                report_card_tab(family)
+                report_card_tab(family, report)
             with gr.Tab("Lesson", id="lesson"):
                 controls = {"tokens": looking, "reward": drawing, "training": walking, "report": Controls()}
-                lesson_tab(family, tabs, {"compare": comparison.controls, **controls})
+                lesson_tab(family, report, tabs, {"compare": comparison.controls, **controls})
         add_calls(family)
     return blocks.queue(max_size=128)
 

@@ -13,7 +13,7 @@ import gradio as gr
 
 from pipeline.report.figures import Figure
 from pipeline.report.markdown import LABELS, PICTURES
-from pipeline.report.reading import Exhibit, Report, read_report
+from pipeline.report.reading import Exhibit, Report
 from ui.answering import LoadedFamily
 from ui.columns import LOOKS, icon, signed
 
@@ -187,9 +187,8 @@ QUESTIONS = (
 )
 
 
-def report_card_tab(family: LoadedFamily) -> None:
-    """Lay out the tab inside the current `gr.Blocks`. Raises InputError for a damaged report."""
-    report = read_report(family.files)
+def report_card_tab(family: LoadedFamily, report: Report | None) -> None:
+    """Lay out the tab inside the current `gr.Blocks`."""
     if report is None:
         gr.HTML(
             '<p class="missing">This family has no report card yet. Make one with '

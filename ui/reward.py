@@ -15,8 +15,8 @@ from pipeline.inference.decoding import Decoding
 from pipeline.inference.models import RewardModel
 from pipeline.inference.what_if import EDITS, Exchange, rewards
 from ui.answering import COLUMNS, LoadedFamily
-from ui.clouds import Tried, Version, clouds, problem, progress, ranked, score, thin_line, tried_list
-from ui.columns import LOOKS
+from ui.clouds import Tried, Version, clouds, progress, ranked, score, thin_line, tried_list
+from ui.columns import LOOKS, problem
 from ui.controls import Controls
 
 EXAMPLE = "Can coughing effectively stop a heart attack?"
@@ -141,7 +141,7 @@ def best_of_half(
         try:
             family.check(prompt)
         except InputError as error:
-            return gr.skip(), problem(error)
+            return gr.skip(), problem(str(error))
         halt(previous)
         decoding = Decoding(longest, temperature, seed=int(seed or 0))
         return Ask(next(numbers), prompt, stage, number, decoding), "<p>Waiting for the models.</p>" + thin_line(0)
@@ -225,7 +225,7 @@ def score_half(
         return board, score(board.latest, board.before, board.pinned, family.scale), tried_list(board.tried), ""
 
     def failed(error: InputError) -> tuple[Any, ...]:
-        return gr.skip(), gr.skip(), gr.skip(), problem(error)
+        return gr.skip(), gr.skip(), gr.skip(), problem(str(error))
 
     def rescore(board: Board, prompt: str, answer: str, ended: bool) -> tuple[Any, ...]:
         exchange = Exchange(prompt, answer, ended)

@@ -19,8 +19,8 @@ from pipeline.checkpoint import RECORD, WEIGHTS, Family
 from pipeline.errors import InputError
 from pipeline.recipe import REPOSITORY
 from ui.answering import COLUMNS, LoadedFamily, Request, State, View
-from ui.columns import ENDINGS, LOOKS, signed
-from ui.compare import CHAT, RAW, Comparison, problem
+from ui.columns import ENDINGS, LOOKS, problem, signed
+from ui.compare import CHAT, RAW, Comparison
 
 SCRIPTS = REPOSITORY / "assets" / "script"
 FINAL: tuple[State, ...] = ("stopped", "cut", "halted", "failed")

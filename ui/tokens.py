@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -12,7 +11,7 @@ from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
 from pipeline.inference.tokens import Reading, answer_tokens, fill, read, room
 from ui.answering import SECONDS_BETWEEN_VIEWS, LoadedFamily
-from ui.columns import LOOKS
+from ui.columns import LOOKS, problem
 from ui.controls import Controls
 from ui.distributions import answer, fillings, idle, no_predictions, predictions, writing
 
@@ -108,13 +107,13 @@ def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> Contr
                 else:
                     yield gr.skip(), "", writing(stage, step), no_predictions(family.models)
         except InputError as error:
-            yield gr.skip(), problem(error), gr.skip(), gr.skip()
+            yield gr.skip(), problem(str(error)), gr.skip(), gr.skip()
 
     def blank(sentence: str) -> tuple[Any, str]:
         try:
             return fillings({stage: fill(model, sentence) for stage, model in family.models.items()}), ""
         except InputError as error:
-            return gr.skip(), problem(error)
+            return gr.skip(), problem(str(error))
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     queued: dict[str, Any] = {"concurrency_limit": family.people_at_once, **quiet}
@@ -157,10 +156,6 @@ def take(compared: str, prompt: str, taken: str) -> tuple[Any, Any]:
         return gr.skip(), gr.skip()
     prompt = compared if compared.strip() else prompt
     return prompt, prompt
-
-
-def problem(error: InputError) -> str:
-    return f'<p class="problem" role="alert">{escape(str(error))}</p>'
 
 
 def tokens_call(family: LoadedFamily) -> Callable[..., list[dict[str, Any]]]:

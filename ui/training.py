@@ -16,7 +16,7 @@ from pipeline.inference.decoding import Decoding
 from pipeline.inference.examples import TrainingData
 from pipeline.inference.snapshots import TimeLine
 from ui.answering import SECONDS_BETWEEN_VIEWS, LoadedFamily, State
-from ui.columns import BUSY, ENDINGS, icon, place, signed
+from ui.columns import BUSY, ENDINGS, icon, place, problem, signed, span
 from ui.controls import Controls
 from ui.curves import READING, curves
 from ui.examples import page_of
@@ -164,7 +164,7 @@ def training_tab(family: LoadedFamily, tab: gr.Tab) -> Controls:
             known, steps, live = history.prompts(stage), history.steps(stage), history.is_live(stage)
             note = about_stage(history, stage)
         except InputError as error:
-            return nothing | {drawn: problem("This stage cannot be read", error)}
+            return nothing | {drawn: problem(f"This stage cannot be read: {error}")}
         asked = asked if asked in known or (live and asked) else (known or [""])[0]
         several = len(steps) > 1
         return {
@@ -190,7 +190,7 @@ def training_tab(family: LoadedFamily, tab: gr.Tab) -> Controls:
             for reached in history.reached(stage, steps[min(int(index), len(steps) - 1)], asked):
                 yield answer_at(reached, family.scale)
         except InputError as error:
-            yield problem("There is no answer", error)
+            yield problem(f"There is no answer: {error}")
 
     def walk(stage: str, index: int, asked: str) -> Iterator[tuple[int, str]]:
         """From the step where the slider stands to the last, or from the first if it stands there."""
@@ -208,7 +208,7 @@ def training_tab(family: LoadedFamily, tab: gr.Tab) -> Controls:
         try:
             html, page, pages = page_of(data, stage, order, page)
         except InputError as error:
-            html, page, pages = problem("There are no examples", error), 0, 1
+            html, page, pages = problem(f"There are no examples: {error}"), 0, 1
         where = f"<p>Page {page + 1:,} of {pages:,}</p>"
         return html, page, where, gr.update(interactive=page > 0), gr.update(interactive=page < pages - 1)
 
@@ -282,11 +282,7 @@ def drawing(history: History, stage: str, steps: list[int]) -> str:
     try:
         return curves(stage, logged(history.checkpoint(stage)), steps)
     except InputError as error:
-        return problem("There are no curves", error)
-
-
-def problem(what: str, error: InputError) -> str:
-    return f'<p class="problem" role="alert">{what}: {escape(str(error))}</p>'
+        return problem(f"There are no curves: {error}")
 
 
 def step_labels(steps: list[int]) -> str:
@@ -311,13 +307,11 @@ def answer_at(reached: Reached, scale: tuple[float, float]) -> str:
 
 def reward_bar(reward: float | None, scale: tuple[float, float]) -> str:
     """A reward as a thin bar from zero on the family's fixed scale, with the number."""
-    zero = place(0.0, scale)
-    end = zero if reward is None else place(reward, scale)
     number = "\N{EN DASH}" if reward is None else signed(reward)
     return (
         f'<p class="score"><span>Reward</span><span class="track" aria-hidden="true">'
-        f'<i class="bar" style="left:{min(zero, end):.2f}%;width:{abs(end - zero):.2f}%"></i>'
-        f'<i class="zero" style="left:{zero:.2f}%"></i></span><b>{number}</b></p>'
+        f'<i class="bar" style="{span(reward or 0.0, scale)}"></i>'
+        f'<i class="zero" style="left:{place(0.0, scale):.2f}%"></i></span><b>{number}</b></p>'
     )
 
 
