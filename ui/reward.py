@@ -230,7 +230,8 @@ def score_half(
     def rescore(board: Board, prompt: str, answer: str, ended: bool) -> tuple[Any, ...]:
         exchange = Exchange(prompt, answer, ended)
         if board.latest and board.latest.exchange == exchange:
-            return drawn(board)
+            # It is drawn already; drawn again, it could undo what was tried meanwhile.
+            return gr.skip(), gr.skip(), gr.skip(), ""
         try:
             [value] = rewards(reward, [exchange])
         except InputError as error:
