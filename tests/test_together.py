@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 import pipeline.inference.together
 from pipeline.checkpoint import Family
+from pipeline.inference.cache import PlacesCache
 from pipeline.inference.decoding import Decoding, decode
+from pipeline.inference.llama import is_plain_llama
 from pipeline.inference.models import StageModel, load_stage
-from pipeline.inference.together import Together, Waiting, can_share
+from pipeline.inference.together import Row, Together, Waiting, can_share
 from tests.families import random_family
 
 VOCABULARY = 50
@@ -89,23 +92,27 @@ def gate(model: Any) -> Iterator[Event]:
 
 
 @pytest.fixture
-def shapes(model: Any) -> list[tuple[int, int]]:
-    """The (rows, tokens) of every call of the model, as they happen."""
-    seen: list[tuple[int, int]] = []
-    model.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
-    )
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of every step, as they happen."""
+    seen: list[int] = []
+    step = Together.step
+
+    def counted(together: Together, going: list[Row], cache: PlacesCache) -> None:
+        seen.append(len(going))
+        step(together, going, cache)
+
+    monkeypatch.setattr(Together, "step", counted)
     return seen
 
 
-def test_twenty_at_once_each_get_their_own(model: Any, shapes: list[tuple[int, int]]) -> None:
+def test_twenty_at_once_each_get_their_own(model: Any, steps: list[int]) -> None:
     together = all_at_once(Together(model), range(20))
-    assert max(rows for rows, length in shapes if length == 1) > 5, "rows should have shared steps"
+    assert max(steps) > 5, "rows should have shared steps"
     assert together == [alone(model, number) for number in range(20)]
     assert len({tuple(row) for row in together}) == 20
 
 
-def test_who_comes_later_joins_those_who_write(model: Any, shapes: list[tuple[int, int]]) -> None:
+def test_who_comes_later_joins_those_who_write(model: Any) -> None:
     together = Together(model)
     first = together.stream(prompt(4), settings(4), [])
     begun = [next(first) for _ in range(3)]
@@ -121,13 +128,13 @@ def test_who_finds_no_place_waits_and_hears_where(model: Any, gate: Event, monke
     heard: dict[int, list[int | Waiting]] = {}
     threads = []
     for number in range(3):
-        arrived = len(together.waiting) + (number == 0)
         thread = Thread(
             target=lambda n: heard.update({n: list(together.stream(prompt(n), settings(n), STOP))}), args=(number,)
         )
         thread.start()
         threads.append(thread)
-        while number and len(together.waiting) < arrived + 1:
+        # The first is at work, behind the gate; all others wait for it.
+        while not (together.working and len(together.waiting) == number):
             assert thread.is_alive()
     gate.set()
     for thread in threads:
@@ -141,7 +148,7 @@ def test_who_finds_no_place_waits_and_hears_where(model: Any, gate: Event, monke
     assert places[2] == sorted(places[2], reverse=True)
 
 
-def test_closing_takes_the_row_out_and_leaves_the_others(model: Any, shapes: list[tuple[int, int]]) -> None:
+def test_closing_takes_the_row_out_and_leaves_the_others(model: Any) -> None:
     together = Together(model)
     long = Decoding(40, 0.9, seed=5)
     others = [together.stream(prompt(number), long, []) for number in range(3)]
@@ -164,17 +171,19 @@ def ended(together: Together) -> None:
     raise AssertionError("still working")
 
 
-def test_nothing_is_computed_for_nobody(model: Any, shapes: list[tuple[int, int]]) -> None:
+def test_nothing_is_computed_for_nobody(model: Any, steps: list[int]) -> None:
     together = Together(model)
     stream = together.stream(prompt(1), Decoding(60, 0.9), [])
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     ended(together)
-    assert len(shapes) < 50
+    assert len(steps) < 50
     assert tokens(together.stream(prompt(2), settings(2), STOP)) == alone(model, 2), "and the next is answered"
 
 
-def test_an_error_is_raised_to_those_in_the_step_and_the_next_is_answered(model: Any) -> None:
+def test_an_error_is_raised_to_those_in_the_step_and_the_next_is_answered(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     together = Together(model)
     stream = together.stream(prompt(3), settings(3), [])
     next(stream)
@@ -182,12 +191,12 @@ def test_an_error_is_raised_to_those_in_the_step_and_the_next_is_answered(model:
     def fail(*_: object) -> None:
         raise RuntimeError("the weights are tired")
 
-    hook = model.register_forward_pre_hook(fail)
-    with pytest.raises(RuntimeError, match="tired"):
-        tokens(stream)
-    with pytest.raises(RuntimeError, match="tired"):
-        tokens(together.stream(prompt(1), settings(1), STOP))
-    hook.remove()
+    with monkeypatch.context() as tired:
+        tired.setattr(pipeline.inference.together, "write", fail)
+        with pytest.raises(RuntimeError, match="tired"):
+            tokens(stream)
+        with pytest.raises(RuntimeError, match="tired"):
+            tokens(together.stream(prompt(1), settings(1), STOP))
     assert tokens(together.stream(prompt(1), settings(1), STOP)) == alone(model, 1)
 
 
@@ -209,6 +218,31 @@ def test_the_context_is_never_exceeded(model: Any) -> None:
     ] == [4, 0, 0, 10]
     with pytest.raises(ValueError, match="at least one token"):
         tokens(together.stream([], greedy, []))
+
+
+def test_a_llamas_own_step_is_only_taken_where_it_computes_the_same() -> None:
+    plain = llama()
+    assert is_plain_llama(plain)
+    assert Together(plain).quick
+    other = gpt2()
+    assert not is_plain_llama(other)
+    assert Together(other).quick is None
+    config = LlamaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
+    for change in ({"attention_bias": True}, {"mlp_bias": True}, {"hidden_act": "gelu"}):
+        assert not is_plain_llama(LlamaForCausalLM(LlamaConfig(**config.to_dict() | change)))
+    assert not is_plain_llama(get_peft_model(llama(), LoraConfig(target_modules="all-linear")))
+
+
+def test_a_llamas_weights_are_stored_anew_but_stay_the_same() -> None:
+    torch.manual_seed(0)
+    model = llama().eval()
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    ids = torch.tensor([prompt(7)])
+    logits = model(input_ids=ids).logits
+    Together(model)
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, before[name]), name
+    torch.testing.assert_close(model(input_ids=ids).logits, logits)
 
 
 def test_layers_that_forget_cannot_share() -> None:

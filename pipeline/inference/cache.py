@@ -90,9 +90,10 @@ class PlacesCache(DynamicCache):
         Returns the attention mask of that step, to be added to the scores. [rows, 1, 1, longest + 1]
         """
         longest = int(lengths.max()) + 1
+        rows = torch.arange(len(lengths), device=lengths.device)
         for layer in self.places:
             layer.make_room(len(lengths), longest, like=layer.buffer)
-            layer.lengths, layer.longest = lengths, longest
+            layer.rows, layer.lengths, layer.longest = rows, lengths, longest
         hidden = torch.arange(longest, device=lengths.device) > lengths[:, None]
         mask = torch.zeros(hidden.shape, dtype=dtype, device=lengths.device).masked_fill(hidden, -torch.inf)
         return mask[:, None, None]
@@ -102,6 +103,7 @@ class PlacesLayer(DynamicLayer):
     """Keys and values in one buffer [2, places, heads, length, width]; see PlacesCache, which fills it."""
 
     buffer: torch.Tensor
+    rows: torch.Tensor
     lengths: torch.Tensor
     longest: int
 
@@ -120,9 +122,7 @@ class PlacesLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = len(self.lengths)
-        places = torch.arange(rows, device=self.lengths.device)
-        self.buffer[0, places, :, self.lengths] = key_states[:, :, 0]
-        self.buffer[1, places, :, self.lengths] = value_states[:, :, 0]
-        keys, values = self.buffer[:, :rows, :, : self.longest]
+        states = torch.stack((key_states[:, :, 0], value_states[:, :, 0]), 1)
+        self.buffer[:, self.rows, :, self.lengths] = states
+        keys, values = self.buffer[:, : len(self.rows), :, : self.longest]
         return keys, values

@@ -69,7 +69,10 @@ class Together:
     """
 
     def __init__(self, model: Any, rows: int = ROWS) -> None:
+        from pipeline.inference.llama import LlamaStep, is_plain_llama
+
         self.model = model
+        self.quick = LlamaStep(model) if is_plain_llama(model) else None
         self.rows = rows
         self.lock = Lock()
         self.waiting: list[Row] = []
@@ -165,10 +168,14 @@ class Together:
         import torch
 
         device = self.model.device
-        tokens = torch.tensor([row.written[-1:] for row in going], device=device)
+        tokens = torch.tensor([row.written[-1] for row in going], device=device)
         # The newest token is not in the cache yet.
         lengths = torch.tensor([len(row.prompt) + len(row.written) - 1 for row in going], device=device)
-        write(going, self.logits(tokens, cache.opened(lengths, self.model.dtype), lengths[:, None], cache))
+        if self.quick:
+            write(going, self.quick(tokens, lengths, cache))
+            return
+        mask = cache.opened(lengths, self.model.dtype)
+        write(going, self.logits(tokens[:, None], mask, lengths[:, None], cache))
 
     def logits(self, tokens: "torch.Tensor", mask: "torch.Tensor", positions: "torch.Tensor", cache: Any) -> Any:
         """What the model says comes next. [rows, vocabulary]"""
