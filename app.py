@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from pipeline.errors import InputError
+from ui.starting import quick_start, share_memory_between_threads
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,10 +26,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def serve(family: str, host: str | None, port: int | None, in_browser: bool) -> None:
-    from ui.answering import load
-    from ui.page import launch
+    share_memory_between_threads()
+    with quick_start():
+        from ui.answering import load
+        from ui.page import launch
 
-    launch(load(family), host, port, inbrowser=in_browser)
+        loaded = load(family)
+    launch(loaded, host, port, inbrowser=in_browser)
 
 
 if __name__ == "__main__":
