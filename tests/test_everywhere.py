@@ -30,6 +30,12 @@ SMALL = """() => [...document.querySelectorAll("body *")].filter((part) =>
   parseFloat(getComputedStyle(part).fontSize) * part.currentCSSZoom < 18
 ).map((part) => part.outerHTML.slice(0, 120))"""
 
+# What a tab shows once it has been opened and filled; parts that come or go later would move the Tab key's aim.
+FILLED = {
+    "Tokens": "#token-answer .detail",
+    "Reward": "#score .number",
+    "Training": "#reached .reached[aria-busy=false]",
+}
 # Colours that are changing are neither the old nor the new ones.
 STILL = """() => document.getAnimations().every((moving) =>
   moving.playState !== "running" || moving.effect.getTiming().iterations === Infinity)"""
@@ -70,12 +76,15 @@ def visited(context: BrowserContext, address: str) -> Page:
 
 
 def tabs(page: Page) -> Iterator[Locator]:
-    """Every tab, each opened and drawn."""
+    """Every tab, each opened, drawn and filled."""
+    assert FILLED.keys() <= set(page.locator("#tabs [role=tab]").all_inner_texts())
     for tab in page.locator("#tabs [role=tab]").all():
         tab.click()
         expect(tab).to_have_attribute("aria-selected", "true")
         expect(page.locator("[role=tabpanel]:visible").first).not_to_be_empty()
         page.wait_for_function("!document.querySelector('[aria-busy=true]')")
+        if tab.inner_text() in FILLED:
+            page.locator(FILLED[tab.inner_text()]).wait_for()
         yield tab
 
 
