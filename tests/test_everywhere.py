@@ -34,7 +34,7 @@ SMALL = """() => [...document.querySelectorAll("body *")].filter((part) =>
 FILLED = {
     "Tokens": "#token-answer .detail",
     "Reward": "#score .number",
-    "Training": "#reached .reached[aria-busy=false]",
+    "Training": "#curves :is(.curves, .problem)",
 }
 # Colours that are changing are neither the old nor the new ones.
 STILL = """() => document.getAnimations().every((moving) =>
@@ -42,7 +42,8 @@ STILL = """() => document.getAnimations().every((moving) =>
 # What the Tab key should come to, in this order, and where it is.
 STOPS = """() => {
   window.start = (part) => part.outerHTML.slice(0, 120);
-  window.stops = [...document.querySelectorAll("a[href], button, textarea, input:not([type=radio]), select, summary")]
+  window.stops = [...document.querySelectorAll(
+    "a[href], button, textarea, input:not([type=radio]), select, summary, [tabindex='0']")]
     .filter((part) => part.checkVisibility({ visibilityProperty: true }) && !part.disabled && part.tabIndex >= 0);
   // A group of radio buttons is one more stop: the chosen one, or any.
   window.radios = new Set([...document.querySelectorAll("input[type=radio]")]
@@ -281,6 +282,11 @@ def test_a_screen_reader_hears_each_answer_once_and_whole(
             assert f"I am {stage} and I am well." in line
             assert "Stopped by itself" in line
             assert "Reward" in line
+    # A column that begins later than another ended leaves that one's answer to be heard.
+    page.locator(".stage").last.evaluate(
+        "(stage) => { stage.dataset.state = 'waiting'; stage.append(document.createElement('i')); }"
+    )
+    expect(heard).to_have_count(2)
 
 
 def test_it_is_painted_soon_and_nothing_jumps(context: BrowserContext, address: str) -> None:

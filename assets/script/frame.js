@@ -63,18 +63,21 @@ document.addEventListener("keydown", (event) => {
 
 // A screen reader hears each answer once, when it is whole, and not every piece of it.
 const log = element.querySelector("[role=log]");
+const lines = []; // of each column the last one
 let states = [];
 
 function listen() {
   const stages = [...document.querySelectorAll("#columns .stage")];
   const now = stages.map((stage) => stage.dataset.state);
-  if (now.includes("waiting") && !states.includes("waiting")) log.replaceChildren();
   stages.forEach((stage, index) => {
-    if (now[index] === states[index] || !["stopped", "cut", "halted"].includes(now[index])) return;
+    if (now[index] === states[index]) return;
+    const ended = ["stopped", "cut", "halted"].includes(now[index]);
+    if (ended || now[index] === "waiting") lines[index]?.remove();
+    if (!ended) return;
     const parts = ["h2", ".written", ".how", ".reward"].map((part) => stage.querySelector(part)?.innerText.trim());
-    const line = document.createElement("p");
-    line.textContent = parts.filter(Boolean).join(". ");
-    log.append(line);
+    lines[index] = document.createElement("p");
+    lines[index].textContent = parts.filter(Boolean).join(". ");
+    log.append(lines[index]);
   });
   states = now;
 }
