@@ -81,6 +81,9 @@ def launch(family: LoadedFamily, host: str | None, port: int | None, **more: Any
     torch.set_num_threads(1)
     # Gradio asks matplotlib at every call how it would draw; unset, the first answer waits until that is found out.
     os.environ.setdefault("MPLBACKEND", "agg")
+    # After every answer gradio sums up the last 10,000 of them, for a page that nobody opens here.
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1000")
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000")
     blocks = page(family)
     styles: list[str | Path] = sorted(path for path in STYLES.glob("*.css") if path != FRAME)
     blocks.launch(
