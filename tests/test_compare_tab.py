@@ -255,3 +255,22 @@ def test_guess_mode_fits_a_narrow_screen(page: Page, quick: None, width: int) ->
         assert group.evaluate("(group) => group.scrollWidth <= group.clientWidth")
     for place, stage in zip(page.locator(".place").all(), page.locator(".stage").all(), strict=True):
         assert box(stage)["width"] == pytest.approx(box(place)["width"], abs=1)
+
+
+@pytest.mark.parametrize("width", [390, 768, 900, 1001, 1161, 1401])
+def test_nothing_stands_over_its_edge(page: Page, quick: None, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    send(page, "How are you?")
+    finish(page)
+    # What an answer of the usual length says of itself at most.
+    page.locator(".stage .ending").evaluate_all(
+        "(endings) => endings.forEach((ending) => { ending.querySelector('.count').textContent = '128 tokens';"
+        " ending.querySelector('.speed').firstChild.data = '123'; })"
+    )
+    over = page.evaluate(
+        """() => [...document.querySelectorAll("#options, .stage .ending")].flatMap((part) =>
+          [...part.querySelectorAll("button, span")].filter((inner) => inner.checkVisibility() &&
+            inner.getBoundingClientRect().right > part.getBoundingClientRect().right + 1)
+          .map((inner) => inner.outerHTML.slice(0, 80)))"""
+    )
+    assert over == []
