@@ -22,8 +22,9 @@ from ui.answering import LoadedFamily, load
 from ui.pictures import CHROMIUM_ARGUMENTS
 
 quieten()
-# Threads that wait for each other are slow where other work shares the cores.
+# Threads that wait for each other are slow where other work shares the cores: one here, one in each started process.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
