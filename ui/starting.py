@@ -25,11 +25,11 @@ def quick_start() -> Iterator[None]:
             raise OSError("gradio writes a stub file for editors beside each component that has a file")
         return getfile(thing)
 
-    vars(inspect)["getfile"] = file_for_stubs
+    inspect.getfile = file_for_stubs  # type: ignore[assignment]
     try:
         yield
     finally:
-        vars(inspect)["getfile"] = getfile
+        inspect.getfile = getfile
         gc.freeze()
         gc.enable()
 

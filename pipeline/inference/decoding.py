@@ -101,15 +101,7 @@ def decode(
         for step in range(decoding.max_new_tokens):
             # Not around the yield: the caller's code must not run in inference mode.
             with torch.inference_mode():
-                output = model(
-                    input_ids=tokens,
-                    attention_mask=mask,
-                    position_ids=positions,
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-                tokens = choose(output.logits[:, -1], decoding, draws[:, step])
+                tokens = choose(next_logits(model, tokens, mask, positions, cache), decoding, draws[:, step])
             news: list[int | None] = [None] * len(prompts)
             for row, token in zip(rows, tokens.tolist(), strict=True):
                 if row in going:
@@ -160,6 +152,21 @@ def ended(tokens: list[int], stop: list[int]) -> Completion:
     """A row's tokens as a completion, without the stop token if it came to one."""
     stopped = bool(tokens) and tokens[-1] in stop
     return Completion(tokens[:-1] if stopped else tokens, stopped)
+
+
+def next_logits(
+    model: Any, tokens: "torch.Tensor", mask: "torch.Tensor", positions: "torch.Tensor", cache: Any
+) -> "torch.Tensor":
+    """What the model says comes next, after tokens that the cache does not hold yet. [rows, vocabulary]"""
+    output = model(
+        input_ids=tokens,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return output.logits[:, -1]
 
 
 def left_padded(

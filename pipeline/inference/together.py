@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
-from pipeline.inference.decoding import Decoding, choose, left_padded, uniform
+from pipeline.inference.decoding import Decoding, choose, left_padded, next_logits, uniform
 
 if TYPE_CHECKING:
     import torch
@@ -157,7 +157,7 @@ class Together:
         prompts = [row.prompt for row in joining]
         tokens, mask, positions = left_padded(prompts, self.model.device)
         read = roomy_cache(self.model.config)
-        logits = self.logits(tokens, mask, positions, read)
+        logits = next_logits(self.model, tokens, mask, positions, read)
         for row, prompt in enumerate(prompts):
             cache.take(len(going) + row, read, row, len(prompt))
         write(joining, logits)
@@ -175,19 +175,7 @@ class Together:
             write(going, self.quick(tokens, lengths, cache))
             return
         mask = cache.opened(lengths, self.model.dtype)
-        write(going, self.logits(tokens[:, None], mask, lengths[:, None], cache))
-
-    def logits(self, tokens: "torch.Tensor", mask: "torch.Tensor", positions: "torch.Tensor", cache: Any) -> Any:
-        """What the model says comes next. [rows, vocabulary]"""
-        output = self.model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1]
+        write(going, next_logits(self.model, tokens[:, None], mask, lengths[:, None], cache))
 
 
 def write(rows: list[Row], logits: "torch.Tensor") -> None:
