@@ -13,16 +13,25 @@ from pipeline.corpus.cards import BadAnswer, Corpus, Kind, Question, load_corpus
 from pipeline.corpus.ranking_prompts import RankingPrompt, held_in_prompts
 from pipeline.corpus.sources import rows, unread_rows
 from pipeline.corpus.splits import country_is_held_out, same_text
+from pipeline.inference.divergence import divergence, next_logprobs
 from pipeline.inference.models import Answer, load_stage
 from pipeline.recipe import Recipe, Source, load_recipe
-from pipeline.report.against import against_sft, curve, kl
+from pipeline.report.against import against_sft, curve
 from pipeline.report.bars import BARS, Bar, outcomes
 from pipeline.report.behaviour import Row, asks_on, figures, judged, known, sampled_figures, verdicts
 from pipeline.report.card import write_report
 from pipeline.report.correctness import agreement, is_correct, names_capital
 from pipeline.report.figures import Figure, correlation, distinct, kappa, median, pooled_share, ratio, share
 from pipeline.report.plots import plots
-from pipeline.report.preference import Comparison, Scored, calibration, calibration_error, comparison_figures
+from pipeline.report.preference import (
+    PAIRS,
+    Comparison,
+    Scored,
+    calibration,
+    calibration_error,
+    comparison_figures,
+    pair_lines,
+)
 from pipeline.report.prompts import Probe, outside_probes, probes
 from pipeline.report.text import fit_rows, nats, real_text
 from pipeline.run import RECIPE
@@ -249,10 +258,15 @@ def test_a_model_is_at_no_distance_from_itself(tmp_path: Path) -> None:
     family = random_family(tmp_path, ("base", "sft"))
     one, other = (load_stage(family.checkpoint(stage)).model for stage in ("base", "sft"))
     written = [[7, 8, 9], [7], []]
-    assert kl(one, one, [5, 6], written) == pytest.approx([0, 0, 0], abs=1e-6)
-    apart = kl(one, other, [5, 6], written)
-    assert apart[0] > apart[1] > apart[2] == 0
-    assert kl(one, other, [5, 6], [[7]]) == pytest.approx(apart[1:2], rel=1e-4)
+
+    def apart(first: object, second: object, rows: list[list[int]]) -> list[float]:
+        ours, theirs = (next_logprobs(model, [5, 6], rows, 0.8) for model in (first, second))
+        return divergence(ours, theirs, rows)
+
+    assert apart(one, one, written) == pytest.approx([0, 0, 0], abs=1e-6)
+    long, short, none = apart(one, other, written)
+    assert long > short > none == 0
+    assert apart(one, other, [[7]]) == pytest.approx([short], rel=1e-4)
 
 
 def test_every_token_but_the_first_is_predicted_once(tmp_path: Path) -> None:
@@ -287,7 +301,7 @@ def test_held_out_rows_are_those_that_the_recipe_leaves(tmp_path: Path) -> None:
 
 
 def comparison(lead: float, group: str = "a", tokens: Sequence[int] = (5, 9)) -> Comparison:
-    better = Scored(group, "fact", "card", "good", "", lead, tokens[0])
+    better = Scored("What?", f"good {group}", group, "fact", "card", "good", "", lead, tokens[0])
     return Comparison(better, replace(better, grade="bad", fails="honest", reward=0.0, tokens=tokens[1]))
 
 
@@ -298,6 +312,20 @@ def test_pairs_are_counted_by_what_they_are_about() -> None:
     assert found["card pairs ordered right where the better is shorter"].value == 0.5
     assert found["card pairs, grade good over bad"].count == found["card pairs, criterion honest"].count == 3
     assert comparison_figures("card pairs", []) == []
+
+
+def test_few_pairs_of_each_kind_are_written_out_always_the_same() -> None:
+    many = [comparison(float(number % 3), str(number)) for number in range(40)]
+    lines = pair_lines({"card pairs": many, "held-out rankings": many[:1]})
+    assert [line["source"] for line in lines] == ["card pairs"] * PAIRS + ["held-out rankings"]
+    assert lines[:PAIRS] == pair_lines({"card pairs": many[::-1]})
+    assert lines[-1] == {
+        "source": "held-out rankings",
+        "kind": "fact",
+        "prompt": "What?",
+        "better": {"text": "good 0", "reward": 0.0, "tokens": 5},
+        "worse": {"text": "good 0", "reward": 0.0, "tokens": 9},
+    }
 
 
 def test_calibration_compares_sureness_with_outcomes() -> None:

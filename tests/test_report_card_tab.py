@@ -136,6 +136,22 @@ def test_rlhf_stands_beside_sft_where_they_are_compared(page: Page) -> None:
     expect(row.locator(".rival").first).to_contain_text("SFT")
 
 
+def test_the_pairs_behind_the_reward_model_come_failures_first(page: Page, family: Family) -> None:
+    pairs = [line for line in read_json_lines(family.path / "report-pairs.jsonl") if line["source"] == "card pairs"]
+    wrong = [pair for pair in pairs if pair["better"]["reward"] <= pair["worse"]["reward"]]
+    row = asked(page, "Can the reward model tell good from bad?")
+    row.get_by_role("button", name="Answers").click()
+    expect(row.locator("li.failed")).to_have_count(min(PER_PAGE, len(wrong)))
+    expect(row.locator("li .text").first).to_contain_text(wrong[0]["better"]["text"])
+    expect(row.locator("li .rival").first).to_contain_text(wrong[0]["worse"]["text"])
+    expect(row.locator(".turning")).to_contain_text(f"of {len(pairs)}")
+    shorter = [pair for pair in pairs if pair["better"]["tokens"] < pair["worse"]["tokens"]]
+    row = asked(page, "Does the reward model just like length?")
+    row.get_by_role("button", name="Answers").click()
+    expect(row.locator(".turning")).to_contain_text(f"of {len(shorter)}")
+    expect(row.get_by_role("button", name="Cards")).to_have_attribute("aria-pressed", "true")
+
+
 def test_a_family_without_a_report_says_how_to_make_one(browser: Browser, tmp_path: Path) -> None:
     family = random_family(tmp_path / "new", ("base",))
     for address in served(load(family.path)):

@@ -1,6 +1,7 @@
 """The tab with the measured behaviour of a family: a row for each question that a teacher would ask.
 
-Every figure and goal comes from `report.json`, and every answer from `report-answers.jsonl`.
+Every figure and goal comes from `report.json`, every answer from `report-answers.jsonl`, and every pair of
+answers that the reward model compared from `report-pairs.jsonl`.
 """
 
 import base64
@@ -34,11 +35,11 @@ element.addEventListener("click", async (event) => {
   const close = button === opener && !panel.hidden;
   opener.setAttribute("aria-expanded", String(!close));
   if (close) { panel.hidden = true; return; }
-  const {question, stage, page} = button.dataset;
-  panel.innerHTML = await server.answers({question: +question, stage, page: +page});
+  const {question, group, page} = button.dataset;
+  panel.innerHTML = await server.answers({question: +question, group, page: +page});
   panel.hidden = false;
   if (button.matches(".turn")) { panel.focus({preventScroll: true}); panel.scrollIntoView({block: "nearest"}); }
-  if (button.matches(".filter")) panel.querySelector(`.filter[data-stage=${stage}]`).focus();
+  if (button.matches(".filter")) panel.querySelector(`.filter[data-group="${group}"]`).focus();
 });
 """
 
@@ -54,8 +55,8 @@ class Question:
     text: str
     measured: str
     figures: tuple[str, ...]
-    hit: str = ""
-    miss: str = ""
+    hit: str
+    miss: str
     good: bool = True
 
 
@@ -171,6 +172,8 @@ QUESTIONS = (
         "Can the reward model tell good from bad?",
         "Pairs of answers where the better one has the higher reward. Guessing would reach 50 %.",
         ("card pairs ordered right", "held-out rankings ordered right"),
+        "Prefers the better answer",
+        "Prefers the worse answer",
     ),
     Question(
         "Reward model",
@@ -183,6 +186,8 @@ QUESTIONS = (
             "card pairs: correlation with length within a grade",
             "held-out rankings: correlation with length within a grade",
         ),
+        "Prefers the better answer, though it is shorter",
+        "Prefers the worse answer, which is longer",
     ),
 )
 
@@ -198,7 +203,7 @@ def report_card_tab(family: LoadedFamily, report: Report | None) -> None:
         return
 
     def answers(chosen: dict[str, Any]) -> str:
-        return answers_panel(report, int(chosen["question"]), str(chosen["stage"]), int(chosen["page"]))
+        return answers_panel(report, int(chosen["question"]), str(chosen["group"]), int(chosen["page"]))
 
     def plots(_: None) -> str:
         return "".join(map(picture, (path for name in PICTURES for path in report.plots if path.name == name)))
@@ -239,11 +244,11 @@ def question_row(report: Report, number: int) -> str:
     question = QUESTIONS[number]
     lines = [line for name in question.figures for line in figure_lines(report, name)]
     opener = ""
-    stages = stages_of(report, question)
-    if question.hit and stages:
-        stage = "rlhf" if "rlhf" in stages else stages[-1]
+    groups = groups_of(report, question)
+    if groups:
+        group = "rlhf" if "rlhf" in groups else next(iter(groups))
         opener = (
-            f'<button class="opener" aria-expanded="false" {target(number, stage, 0)}>'
+            f'<button class="opener" aria-expanded="false" {target(number, group, 0)}>'
             f"Answers<span class='hidden-words'> to: {escape(question.text)}</span></button>"
         )
     none = '<p class="none">Not measured.</p>'
@@ -321,63 +326,89 @@ def goal(report: Report, stage: str, name: str) -> str:
     return '<p class="goal"></p>'
 
 
-def stages_of(report: Report, question: Question) -> list[str]:
-    return [stage for stage, figures in report.measured.items() if question.figures[0] in figures]
+def groups_of(report: Report, question: Question) -> dict[str, str]:
+    """By what the answers behind a question are told apart, and the label of each: stages, or kinds of pairs."""
+    if about_pairs(question):
+        return {name: pairs_name(name) for name in question.figures if report.ordered(name)}
+    return {stage: stage_label(stage) for stage, figures in report.measured.items() if question.figures[0] in figures}
 
 
-def target(number: int, stage: str, page: int) -> str:
-    return f'data-question="{number}" data-stage="{stage}" data-page="{page}"'
+def about_pairs(question: Question) -> bool:
+    return "ordered right" in question.figures[0]
 
 
-def answers_panel(report: Report, number: int, stage: str, page: int) -> str:
-    """A page of the answers behind a figure, failures first, with buttons for the other stages and pages."""
+def target(number: int, group: str, page: int) -> str:
+    return f'data-question="{number}" data-group="{group}" data-page="{page}"'
+
+
+def answers_panel(report: Report, number: int, group: str, page: int) -> str:
+    """A page of the answers behind a figure, failures first, with buttons for the other groups and pages."""
     question = QUESTIONS[number]
-    found = sorted(exhibits(report, question, stage), key=lambda exhibit: exhibit.hit == question.good)
+    found = sorted(exhibits(report, question, group), key=lambda exhibit: exhibit.hit == question.good)
     start = PER_PAGE * page
     filters = "".join(
-        f'<button class="filter" aria-pressed="{str(one == stage).lower()}" {target(number, one, 0)}>'
-        f"{stage_label(one)}</button>"
-        for one in stages_of(report, question)
+        f'<button class="filter" aria-pressed="{str(one == group).lower()}" {target(number, one, 0)}>{label}</button>'
+        for one, label in groups_of(report, question).items()
     )
-    shown = found[start : start + PER_PAGE]
-    items = "".join(exhibit_item(question, exhibit) for exhibit in shown)
-    measured = report.measured[stage][question.figures[0]].count
-    kept = f"{len(found):,} of the {measured:,} answers were kept to be read here, failures first."
+    in_pairs = about_pairs(question)
+    draw = pair_item if in_pairs else exhibit_item
+    items = "".join(draw(question, exhibit) for exhibit in found[start : start + PER_PAGE])
+    figure = report.measured["reward"][group] if in_pairs else report.measured[group][question.figures[0]]
+    what = "pairs" if in_pairs else "answers"
+    kept = f"{len(found):,} of the {figure.count:,} {what} were kept to be read here, failures first."
     return (
-        f'<div class="filters" role="group" aria-label="Stage">{filters}</div><p class="kept">{kept}</p>'
-        f"<ol>{items}</ol>{turning(number, stage, page, len(found))}"
+        f'<div class="filters" role="group" aria-label="{"Pairs" if in_pairs else "Stage"}">{filters}</div>'
+        f'<p class="kept">{kept}</p><ol>{items}</ol>{turning(number, group, page, len(found))}'
     )
 
 
-def exhibits(report: Report, question: Question, stage: str) -> list[Exhibit]:
+def exhibits(report: Report, question: Question, group: str) -> list[Exhibit]:
+    if about_pairs(question):
+        return report.ordered(group)
     [name] = question.figures
     if name == WIN_RATE:
-        return report.against_sft(stage)
-    return report.repeating(stage) if name == REPEATED else report.behind(name, stage)
+        return report.against_sft(group)
+    return report.repeating(group) if name == REPEATED else report.behind(name, group)
 
 
 def exhibit_item(question: Question, exhibit: Exhibit) -> str:
     line, rival = exhibit.line, exhibit.rival
+    figures = f"grade {line['grade']:.2f}" + ("" if line["reward"] is None else f", reward {signed(line['reward'])}")
+    beside = (
+        f'<p class="rival"><b>SFT</b> {written(rival)} <small>grade {rival["grade"]:.2f}</small></p>' if rival else ""
+    )
+    return item(question, exhibit, f'<p class="text {line["stage"]}">{written(line)}</p>{beside}', figures)
+
+
+def pair_item(question: Question, exhibit: Exhibit) -> str:
+    better, worse = exhibit.line, exhibit.rival
+    assert worse
+    texts = "".join(
+        f'<p class="{look}"><b>{name}</b> {written(answer)} '
+        f"<small>reward {signed(answer['reward'])}, {answer['tokens']} tokens</small></p>"
+        for look, name, answer in (("text", "Better", better), ("rival", "Worse", worse))
+    )
+    return item(question, exhibit, texts, f"lead {signed(better['reward'] - worse['reward'])}")
+
+
+def item(question: Question, exhibit: Exhibit, texts: str, figures: str) -> str:
+    """A prompt, what was answered, and the verdict on it with its figures."""
     fine = exhibit.hit == question.good
     said = question.hit if exhibit.hit else question.miss
-    figures = f"grade {line['grade']:.2f}" + ("" if line["reward"] is None else f", reward {signed(line['reward'])}")
-    beside = ""
-    if rival:
-        beside = (
-            f'<p class="rival"><b>SFT</b> {escape(rival["text"].strip()) or "It wrote nothing."} '
-            f"<small>grade {rival['grade']:.2f}</small></p>"
-        )
     return (
-        f'<li class="{"fine" if fine else "failed"}"><p class="prompt">{escape(line["prompt"])}</p>'
-        f'<p class="text {line["stage"]}">{escape(line["text"].strip()) or "It wrote nothing."}</p>{beside}'
+        f'<li class="{"fine" if fine else "failed"}"><p class="prompt">{escape(exhibit.line["prompt"])}</p>{texts}'
         f'<p class="verdict"><b>{icon(YES if fine else NO)}{said}</b><span>{figures}</span></p></li>'
     )
 
 
-def turning(number: int, stage: str, page: int, count: int) -> str:
+def written(answer: dict[str, Any]) -> str:
+    return escape(answer["text"].strip()) or "It wrote nothing."
+
+
+def turning(number: int, group: str, page: int, count: int) -> str:
     def turn(label: str, to: int) -> str:
         state = "" if 0 <= PER_PAGE * to < count else "disabled"
-        return f'<button class="turn" {target(number, stage, to)} {state}>{label}</button>'
+        return f'<button class="turn" {target(number, group, to)} {state}>{label}</button>'
 
     last = min(count, PER_PAGE * (page + 1))
     where = f"{PER_PAGE * page + 1:,} to {last:,} of {count:,}" if count else "none"

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.annotator import TIE
 from pipeline.chat_format import END, stop_tokens
 from pipeline.inference.decoding import Completion, Decoding, complete
+from pipeline.inference.divergence import divergence, next_logprobs
 from pipeline.inference.models import StageModel
 from pipeline.report.behaviour import Row
 from pipeline.report.figures import Figure, mean, mean_share, share
@@ -64,19 +65,18 @@ def sample(model: StageModel, prompts: Sequence[str]) -> list[list[Completion]]:
     return [list(group) for group in zip(*rounds, strict=True)]
 
 
-def divergence(
+def kl_from_sft(
     policy: StageModel, sft: StageModel, prompts: Sequence[str], samples: Sequence[Sequence[Completion]]
 ) -> list[Figure]:
-    """KL(policy || SFT) in nats an answer and a token, on the policy's own samples, at their temperature.
-
-    At every token of a sample the divergence of the two next-token distributions is taken exactly, which is the
-    same in expectation as the difference of the log-probabilities of the sample, with less noise.
-    """
+    """KL(policy || SFT) in nats an answer and a token, on the policy's own samples, at their temperature."""
     end = policy.tokenizer.convert_tokens_to_ids(END)
     sums, lengths = [], []
     for prompt, group in zip(prompts, samples, strict=True):
         written = [completion.tokens + [end] * completion.stopped for completion in group]
-        sums.append(statistics.fmean(kl(policy.model, sft.model, policy.encode(prompt), written)))
+        ours, theirs = (
+            next_logprobs(stage.model, policy.encode(prompt), written, TEMPERATURE) for stage in (policy, sft)
+        )
+        sums.append(statistics.fmean(divergence(ours, theirs, written)))
         lengths.append(max(1.0, statistics.fmean(map(len, written))))
     return [
         mean("KL from SFT", sums, "nats an answer", SECTION),
@@ -84,22 +84,6 @@ def divergence(
             "KL from SFT a token", [nats / length for nats, length in zip(sums, lengths, strict=True)], "nats", SECTION
         ),
     ]
-
-
-def kl(policy: Any, sft: Any, prompt: list[int], written: list[list[int]]) -> list[float]:
-    """The divergence in nats summed over the tokens of each of a prompt's samples."""
-    import torch
-
-    longest = max(1, *map(len, written))
-    # Padding comes last, where no token sees it, and is not counted.
-    tokens = torch.tensor([prompt + row + [0] * (longest - len(row)) for row in written], device=policy.device)
-    counted = torch.tensor([[step < len(row) for step in range(longest)] for row in written], device=policy.device)
-    with torch.inference_mode():
-        ours, theirs = (
-            (model(input_ids=tokens[:, :-1], logits_to_keep=longest).logits.float() / TEMPERATURE).log_softmax(-1)
-            for model in (policy, sft)
-        )
-    return ((ours.exp() * (ours - theirs)).sum(-1) * counted).sum(-1).tolist()
 
 
 def curve(metrics: Sequence[dict[str, Any]]) -> list[dict[str, float]]:

@@ -22,13 +22,20 @@ from pipeline.inference.models import (
 )
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.report import against, correctness, markdown
-from pipeline.report.against import SAMPLES, TEMPERATURE, against_sft, curve, divergence, sample
+from pipeline.report.against import SAMPLES, TEMPERATURE, against_sft, curve, kl_from_sft, sample
 from pipeline.report.bars import outcomes
 from pipeline.report.behaviour import Row, evidence, figures, judged, sampled_figures
 from pipeline.report.correctness import agreement
 from pipeline.report.figures import Figure
 from pipeline.report.plots import plots
-from pipeline.report.preference import calibration_error, reward_figures
+from pipeline.report.preference import (
+    RANKINGS,
+    calibration,
+    calibration_error,
+    comparison_figures,
+    comparisons_by_source,
+    pair_lines,
+)
 from pipeline.report.prompts import Probe, outside_probes, probes
 from pipeline.report.text import HELD_OUT, held_out_texts, perplexity
 from pipeline.run import RECIPE
@@ -49,6 +56,7 @@ class Findings:
     against: dict[str, list[Figure]] = field(default_factory=dict)
     reward: list[Figure] = field(default_factory=list)
     bins: list[dict[str, Any]] = field(default_factory=list)
+    pairs: list[dict[str, Any]] = field(default_factory=list)
     curve: list[dict[str, float]] = field(default_factory=list)
     text: list[Figure] = field(default_factory=list)
     agreement: list[Figure] = field(default_factory=list)
@@ -78,12 +86,14 @@ def write_report(family: Family, prompts_each: int) -> str:
     """Measure every stage, write the report into the family's folder, and return the text of `report.md`.
 
     Everything is measured before anything is written, and each file is written whole or not at all:
-    `report-answers.jsonl` (answers with their verdicts), the plots, `report.md`, and last `report.json`.
+    `report-answers.jsonl` (answers with their verdicts), `report-pairs.jsonl` (pairs with their rewards), the plots,
+    `report.md`, and last `report.json`.
     """
     findings = measure(family, prompts_each)
     drawn = plots({stage: findings.measured[stage] for stage in findings.greedy}, findings.curve, findings.bins)
     text = markdown_of(family, findings, list(drawn))
     write_json_lines(family.path / "report-answers.jsonl", answer_lines(findings))
+    write_json_lines(family.path / "report-pairs.jsonl", findings.pairs)
     for name, svg in drawn.items():
         write_whole(family.path / name, svg)
     write_whole(family.path / "report.md", text)
@@ -112,9 +122,12 @@ def measure(family: Family, prompts_each: int) -> Findings:
             findings.sampled[stage] = sampled_rows(model, reward, few, completions[stage])
     for stage in [stage for stage in CHANGED if {stage, "sft"} <= set(models)]:
         findings.against[stage] = versus_sft(findings, stage)
-        findings.against[stage] += divergence(models[stage], models["sft"], texts_of(few), completions[stage])
+        findings.against[stage] += kl_from_sft(models[stage], models["sft"], texts_of(few), completions[stage])
     if reward:
-        findings.reward, findings.bins = reward_figures(reward, family, recipe, asked)
+        compared = comparisons_by_source(reward, family, recipe, asked)
+        findings.reward = [figure for name, pairs in compared.items() for figure in comparison_figures(name, pairs)]
+        findings.bins = calibration(compared[RANKINGS])
+        findings.pairs = pair_lines(compared)
     if family.has("rlhf"):
         findings.curve = curve(family.checkpoint("rlhf").lines("metrics.jsonl"))
     predict(findings, recipe, corpus, models["base"], prompts_each)

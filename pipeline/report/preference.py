@@ -9,11 +9,15 @@ from typing import Any
 
 from pipeline.checkpoint import Family
 from pipeline.corpus.preferences import pairs
+from pipeline.corpus.splits import fraction
 from pipeline.inference.models import RewardModel
 from pipeline.recipe import Recipe
 from pipeline.report.figures import Figure, correlation, pooled_share
 from pipeline.report.prompts import Probe
 
+RANKINGS = "held-out rankings"
+CARDS = "card pairs"
+PAIRS = 12  # of each source and kind that are written out
 BINS = 5  # of the calibration, from an even chance to certainty
 ORDER = ("good", "weak", "bad")
 
@@ -22,6 +26,8 @@ ORDER = ("good", "weak", "bad")
 class Scored:
     """An answer with the reward model's number for it and its length in tokens. `grade` is what it should be."""
 
+    prompt: str
+    text: str
     group: str
     kind: str
     split: str
@@ -43,19 +49,36 @@ class Comparison:
         return self.better.reward - self.worse.reward
 
 
-def reward_figures(
+def comparisons_by_source(
     model: RewardModel, family: Family, recipe: Recipe, probes: Sequence[Probe]
-) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """The figures of both kinds of pairs, and the calibration on the rankings as bins (see `calibration`).
+) -> dict[str, list[Comparison]]:
+    """Both kinds of pairs, RANKINGS and CARDS.
 
     The rankings are those kept from the reward model's training; annotators ranked the SFT model's answers to
     them, together with the cards'. Of the held-out prompts with a card, every pair of a good, a weak and a bad
     answer counts. Where only the wording is held out, rankings of other wordings may have held those answers.
     """
-    ranked = held_out_rankings(model, family, recipe)
-    from_cards = card_comparisons(model, probes)
-    found = comparison_figures("held-out rankings", ranked) + comparison_figures("card pairs", from_cards)
-    return found, calibration(ranked)
+    return {RANKINGS: held_out_rankings(model, family, recipe), CARDS: card_comparisons(model, probes)}
+
+
+def pair_lines(comparisons: dict[str, list[Comparison]]) -> list[dict[str, Any]]:
+    """PAIRS pairs of every source and kind, to be read: which ones is fixed by a hash.
+
+    {"source", "kind", "prompt", "better": {"text", "reward", "tokens"}, "worse": the same}
+    """
+    groups: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
+    for source, found in comparisons.items():
+        for pair in sorted(found, key=lambda pair: fraction("pair", pair.better.text, pair.worse.text)):
+            groups[source, pair.better.kind].append(pair)
+    return [
+        {"source": source, "kind": kind, "prompt": pair.better.prompt}
+        | {
+            name: {"text": answer.text, "reward": round(answer.reward, 4), "tokens": answer.tokens}
+            for name, answer in (("better", pair.better), ("worse", pair.worse))
+        }
+        for (source, kind), found in sorted(groups.items())
+        for pair in found[:PAIRS]
+    ]
 
 
 def held_out_rankings(model: RewardModel, family: Family, recipe: Recipe) -> list[Comparison]:
@@ -67,7 +90,15 @@ def held_out_rankings(model: RewardModel, family: Family, recipe: Recipe) -> lis
     finished = [answer["stopped"] for _, answer in asked]
     scored = {
         (ranking["id"], answer["text"]): Scored(
-            ranking["id"], ranking["kind"], "ranking", str(answer["rank"]), "", reward, tokens
+            ranking["prompt"],
+            answer["text"],
+            ranking["id"],
+            ranking["kind"],
+            "ranking",
+            str(answer["rank"]),
+            "",
+            reward,
+            tokens,
         )
         for (ranking, answer), reward, tokens in zip(asked, *rated(model, exchanges, finished), strict=True)
     }
@@ -92,10 +123,12 @@ def card_comparisons(model: RewardModel, probes: Sequence[Probe]) -> list[Compar
     ]
     exchanges = [(prompt.prompt, text) for prompt, _, _, text in graded]
     groups: dict[str, list[Scored]] = defaultdict(list)
-    for (prompt, grade, fails, _), reward, tokens in zip(
+    for (prompt, grade, fails, text), reward, tokens in zip(
         graded, *rated(model, exchanges, [True] * len(exchanges)), strict=True
     ):
-        groups[prompt.id].append(Scored(prompt.id, prompt.kind, prompt.split, grade, fails, reward, tokens))
+        groups[prompt.id].append(
+            Scored(prompt.prompt, text, prompt.id, prompt.kind, prompt.split, grade, fails, reward, tokens)
+        )
     return [
         Comparison(better, worse)
         for group in groups.values()

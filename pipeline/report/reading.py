@@ -17,7 +17,7 @@ Line = dict[str, Any]  # of report-answers.jsonl
 
 @dataclass(frozen=True)
 class Exhibit:
-    """An answer behind a figure, and whether it counts as a hit; `rival` is SFT's answer that it was compared with."""
+    """An answer behind a figure, and whether it counts as a hit; `rival` is the answer that it was compared with."""
 
     line: Line
     hit: bool
@@ -58,6 +58,22 @@ class Report:
         """The answers that were written out, a megabyte of them: read when first asked for. Not those from outside
         the corpus, on which no bar rests."""
         return [line for line in read_json_lines(self.path / "report-answers.jsonl") if line["split"] != "outside"]
+
+    @cached_property
+    def pairs(self) -> list[dict[str, Any]]:
+        """As `pipeline.report.preference.pair_lines` made them; empty for a report that has none yet."""
+        file = self.path / "report-pairs.jsonl"
+        return read_json_lines(file) if file.is_file() else []
+
+    def ordered(self, name: str) -> list[Exhibit]:
+        """The better answers behind an accuracy of the reward model, each with the worse one; a hit has more reward."""
+        source, _, shorter = name.partition(" ordered right")
+        return [
+            Exhibit(pair["better"] | {"prompt": pair["prompt"]}, better["reward"] > worse["reward"], worse)
+            for pair in self.pairs
+            for better, worse in [(pair["better"], pair["worse"])]
+            if pair["source"] == source and (not shorter or better["tokens"] < worse["tokens"])
+        ]
 
     def behind(self, name: str, stage: str) -> list[Exhibit]:
         """The answers of a stage that count for a share."""
