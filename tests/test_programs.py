@@ -33,7 +33,14 @@ def test_only_what_programs_need_is_documented(documented: dict[str, Any]) -> No
 def test_every_parameter_has_a_type_and_every_default_is_known(documented: dict[str, Any]) -> None:
     parameters = {part["parameter_name"]: part for part in documented["/compare"]["parameters"]}
     types = {name: part["python_type"]["type"] for name, part in parameters.items()}
-    assert types == {"prompt": "str", "seed": "int", "temperature": "float", "top_p": "float", "max_new_tokens": "int"}
+    assert types == {
+        "prompt": "str",
+        "seed": "int",
+        "temperature": "float",
+        "top_p": "float",
+        "max_new_tokens": "int",
+        "chat_format": "bool",
+    }
     assert [name for name, part in parameters.items() if not part["parameter_has_default"]] == ["prompt"]
     assert documented["/score"]["returns"][0]["python_type"]["type"] == "float"
 
@@ -49,9 +56,17 @@ def test_three_answers_and_the_same_rewards_for_them(client: Client) -> None:
         assert reward == pytest.approx(answer["reward"])
 
 
+def test_base_too_can_be_asked_in_the_chat_format(client: Client) -> None:
+    asked = {"prompt": "How are you?", "max_new_tokens": 8, "api_name": "/compare"}
+    plain, marked = client.predict(**asked), client.predict(**asked, chat_format=True)
+    assert marked["base"]["text"] != plain["base"]["text"]
+    assert [marked[stage] for stage in ("sft", "rlhf")] == [plain[stage] for stage in ("sft", "rlhf")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ({"prompt": "x", "chat_format": "yes"}, "chat_format is 'yes'; it must be true or false"),
         ({"prompt": " \n"}, "the prompt is empty"),
         ({"prompt": "a" * 10_000}, "10,000 characters"),
         ({"prompt": 7}, "prompt is 7; it must be a text"),
@@ -129,6 +144,7 @@ def test_the_mcp_tools_are_the_documented_calls(address: str, documented: dict[s
         "temperature": "number",
         "top_p": "number",
         "max_new_tokens": "integer",
+        "chat_format": "boolean",
     }
 
 

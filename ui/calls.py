@@ -28,6 +28,7 @@ def compare_call(family: LoadedFamily) -> Callable[..., dict[str, dict[str, Any]
         temperature: float = USUAL_TEMPERATURE,
         top_p: float = Decoding.top_p,
         max_new_tokens: int = Decoding.max_new_tokens,
+        chat_format: bool = False,
     ) -> dict[str, dict[str, Any]]:
         """Ask every training stage of one small language model (base, SFT, RLHF) the same prompt.
 
@@ -39,6 +40,7 @@ def compare_call(family: LoadedFamily) -> Callable[..., dict[str, dict[str, Any]
             temperature: 0 always takes the likeliest token; higher values draw more freely.
             top_p: Above 0, at most 1. Draw only from the likeliest tokens that together have this probability.
             max_new_tokens: Tokens of an answer, at most. An answer that comes to this limit is cut.
+            chat_format: True gives base, too, the prompt between the marks that the other stages always see.
 
         Returns:
             for each stage the text of its answer, how many tokens it has
@@ -49,7 +51,8 @@ def compare_call(family: LoadedFamily) -> Callable[..., dict[str, dict[str, Any]
         decoding = Decoding(max_new_tokens, temperature, top_p, seed)
         if max_new_tokens > family.context:
             raise InputError(f"max_new_tokens is {max_new_tokens}; the context has room for {family.context} tokens")
-        return {stage: answer(stage, Request(0, prompt, decoding)) for stage in family.models}
+        request = Request(0, prompt, decoding, flag("chat_format", chat_format))
+        return {stage: answer(stage, request) for stage in family.models}
 
     def answer(stage: str, request: Request) -> dict[str, Any]:
         *_, last = family.views(stage, request)
@@ -74,10 +77,8 @@ def score_call(family: LoadedFamily) -> Callable[..., float]:
         """
         if family.reward is None:
             raise InputError("this family has no reward model yet; train it with: python -m pipeline run")
-        if not isinstance(finished, bool):
-            raise InputError(f"finished is {finished!r}; it must be true or false")
         exchange = (text("prompt", prompt), text("response", response))
-        return family.reward.scores([exchange], [finished])[0]
+        return family.reward.scores([exchange], [flag("finished", finished)])[0]
 
     return score
 
@@ -85,6 +86,12 @@ def score_call(family: LoadedFamily) -> Callable[..., float]:
 def text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise InputError(f"{name} is {value!r}; it must be a text")
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}; it must be true or false")
     return value
 
 
