@@ -425,7 +425,8 @@ def stem(word: str) -> str:
             break
     if len(word) > 3 and word[-1] == word[-2]:
         word = word[:-1]
-    return word.rstrip("eiy") if len(word) > 3 else word
+    # A model may write "eyyie": something of it must stay.
+    return (word.rstrip("eiy") if len(word) > 3 else "") or word
 
 
 @lru_cache(maxsize=100_000)

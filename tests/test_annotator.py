@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.annotator import Annotator, admits_ignorance, declines, ranks, specifics
+from pipeline.annotator import Annotator, admits_ignorance, declines, ranks, specifics, stem
 from pipeline.corpus.cards import UNKNOWABLE, Kind, Question, load_corpus
 from pipeline.corpus.ranking_prompts import RankingPrompt
 from pipeline.recipe import load_recipe
@@ -197,6 +197,11 @@ def test_a_good_answer_with_one_wrong_number_is_a_bad_one(kind: str) -> None:
 
 def test_a_common_word_that_opens_a_sentence_is_no_name() -> None:
     assert specifics("Half of 50 is 25. Cairo lies on the Nile.") == {"50", "25", "cairo", "nil"}
+
+
+@pytest.mark.parametrize("word", ["eyyie", "eiee", "yyyys", "tie", "baked"])
+def test_nothing_is_left_of_no_word(word: str) -> None:
+    assert stem(word)
 
 
 def test_yes_must_not_stand_where_the_good_answers_say_no() -> None:
