@@ -61,7 +61,7 @@ def quieten() -> None:
 def parser() -> argparse.ArgumentParser:
     """The subcommands and their options; each leaves its function in `run`."""
     training = argparse.ArgumentParser(add_help=False)
-    training.add_argument("--recipe", required=True, metavar="NAME", help="a bundled recipe, or a .yaml file")
+    training.add_argument("--recipe", metavar="NAME", help="a bundled recipe, or a .yaml file")
     training.add_argument("--out", type=Path, metavar="DIR", help="the family's folder (default: checkpoints/NAME)")
     training.add_argument("--authored-only", action="store_true", help="leave out the recipe's real text")
     family = argparse.ArgumentParser(add_help=False)
@@ -95,6 +95,17 @@ def parser() -> argparse.ArgumentParser:
     for stage in STAGES:
         command = commands.add_parser(stage, parents=[training], help=f"this stage alone: {PURPOSE[stage]}")
         command.set_defaults(run=run_one, stage=stage)
+        if stage in ("reward", "rlhf"):
+            room = command.add_argument_group("people in the loop: an adapter on a trained family, in --out DIR")
+            room.add_argument("--family", default="checkpoints/tiny", metavar="DIR", help="default: %(default)s")
+        if stage == "reward":
+            room.add_argument("--labels", type=Path, metavar="FILE.jsonl", help="retrain on these votes")
+        if stage == "rlhf":
+            room.add_argument("--reward", type=Path, metavar="DIR", help="move the policy by this reward adapter")
+            room.add_argument("--steps", type=positive, default=30, metavar="N", help="default: %(default)s")
+            room.add_argument("--start", choices=("sft", "rlhf"), default="sft", help="default: %(default)s")
+            room.add_argument("--kl", type=at_least_zero, default=0.05, metavar="X", help="0 lets go (default: 0.05)")
+            room.add_argument("--prompts", type=Path, metavar="FILE.jsonl", help="train on these; else the presets")
 
     command = commands.add_parser("compare", parents=[family, decoding], help="answer prompts with every stage")
     command.add_argument("--prompts", type=Path, required=True, metavar="FILE.jsonl")
@@ -131,6 +142,8 @@ def at_least_zero(text: str) -> float:
 
 def chosen(options: argparse.Namespace) -> tuple[Recipe, Family]:
     """The recipe and the family that a training command names."""
+    if options.recipe is None:
+        raise InputError("name what to train with --recipe, such as --recipe nano")
     recipe = load_recipe(options.recipe)
     if options.authored_only:
         recipe = authored_only(recipe)
@@ -216,8 +229,27 @@ def run(options: argparse.Namespace) -> None:
 
 
 def run_one(options: argparse.Namespace) -> None:
+    if getattr(options, "labels", None) or getattr(options, "reward", None):
+        run_room(options)
+        return
     recipe, family = chosen(options)
     run_stage(options.stage, recipe, family)
+
+
+def run_room(options: argparse.Namespace) -> None:
+    """Train one of a room's adapters."""
+    from pipeline.rooms.command import move_policy, retrain_reward
+
+    if options.recipe is not None:
+        raise InputError("--recipe trains a family; with votes or a room's reward, name the family with --family")
+    if options.out is None:
+        raise InputError("name the folder for the adapter with --out DIR")
+    family, room = opened(options), Family(options.out)
+    with sole_run(room):
+        if options.stage == "reward":
+            retrain_reward(family, options.labels, room)
+        else:
+            move_policy(family, options.reward, options.prompts, room, options.start, options.steps, options.kl)
 
 
 def compare(options: argparse.Namespace) -> None:

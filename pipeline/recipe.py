@@ -218,6 +218,33 @@ class DpoSettings(Section):
     save_every: int = Field(gt=0)
 
 
+class RoomRewardSettings(Section):
+    """How the votes of a room retrain the reward model."""
+
+    original_share: float = Field(0.5, ge=0, lt=1, description="share of pairs from the original rankings")
+    epochs: int = Field(3, gt=0)
+    batch_size: int = Field(16, gt=0)
+    learning_rate: float = Field(0.001, gt=0)
+    lora: LoraSettings = LoraSettings(rank=16, alpha=32)
+
+
+class RoomPolicySettings(Section):
+    """How a room moves the policy: few steps, few answers, so that a class can wait for it."""
+
+    prompts_per_step: int = Field(4, gt=0)
+    group_size: int = Field(8, ge=2)
+    max_new_tokens: int = Field(48, gt=0)
+    learning_rate: float = Field(0.001, gt=0)
+    watch_every: int = Field(5, gt=0, description="steps between answers to the fixed prompts")
+
+
+class RoomSettings(Section):
+    """People in the loop: what is trained on a room's votes."""
+
+    reward: RoomRewardSettings = RoomRewardSettings()
+    policy: RoomPolicySettings = RoomPolicySettings()
+
+
 class Recipe(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     description: str
@@ -231,6 +258,7 @@ class Recipe(Section):
     reward: RewardSettings
     rlhf: RlhfSettings
     dpo: DpoSettings
+    rooms: RoomSettings = RoomSettings()
 
     def until_period(self, count: int) -> "Recipe":
         """The same recipe with the first `count` periods of the base stage alone."""

@@ -1,5 +1,6 @@
 """What every trainer run shares: its settings, where it saves and resumes, what it shows and logs."""
 
+import copy
 import ctypes
 import json
 import math
@@ -241,6 +242,21 @@ def finish(
         write_record(folder, stage, recipe, corpus=corpus, parent=parent, steps=steps, seconds=seconds, figures=figures)
     shutil.rmtree(family.work(stage))
     return family.checkpoint(stage)
+
+
+def save_adapter(model: Any, folder: Path, parent: str) -> None:
+    """Write a model's adapter in bfloat16; `parent` names the checkpoint that it belongs to."""
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    weights = {name: weight.to(torch.bfloat16) for name, weight in get_peft_model_state_dict(model).items()}
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = copy.copy(model.peft_config["default"])
+    config.base_model_name_or_path = parent
+    config.inference_mode = True
+    config.target_modules = sorted(config.target_modules)
+    config.save_pretrained(folder)
 
 
 def keep_memory() -> None:

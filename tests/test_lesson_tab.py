@@ -117,6 +117,17 @@ def test_a_step_fills_compare_and_sends(page: Page) -> None:
     expect(page.get_by_role("tab", name="Compare")).to_have_attribute("aria-selected", "true")
 
 
+def test_the_first_step_hides_the_names_in_compare_and_the_next_shows_them(page: Page) -> None:
+    step(page, 0).get_by_role("button", name="Guess in Compare").click()
+    expect(page.locator(".place .stage:is([data-state=stopped], [data-state=cut])[data-letter]")).to_have_count(3)
+    expect(page.get_by_label("Guess mode")).to_be_checked()
+    expect(page.locator(".place .stage h2")).to_have_text(["A", "B", "C"])
+    page.get_by_role("tab", name="Lesson").click()
+    step(page, 2).get_by_role("button", name="Try other seeds in Compare").click()
+    expect(page.get_by_label("Guess mode")).not_to_be_checked()
+    expect(page.locator(".place .stage.sft:is([data-state=stopped], [data-state=cut])")).to_have_count(1)
+
+
 def test_the_last_step_opens_the_report_card(page: Page) -> None:
     step(page, 7).get_by_role("button", name="See its limits").click()
     expect(page.locator("#report-card .question").first).to_be_visible()

@@ -18,6 +18,8 @@ from pipeline.inference.decoding import Decoding
 from pipeline.inference.models import LONGEST_PROMPT, RewardModel, StageModel, context_length, load_reward, load_stage
 
 COLUMNS = ("base", "sft", "rlhf")
+# The policy that a room has moved: a fourth column for those who want it.
+OWN = "own"
 # Low: models this small know little, and go astray a few steps away from the likeliest token.
 USUAL_TEMPERATURE = 0.3
 # Used for a reward checkpoint that does not name its own scale.
@@ -123,6 +125,10 @@ class LoadedFamily:
             raise InputError(f"the prompt has {len(prompt):,} characters; at most {self.prompt_limit} fit, shorten it")
         for model in self.models.values():
             model.encode(prompt)
+
+    def beside(self, stage: str, model: StageModel) -> "LoadedFamily":
+        """The same family with one more model, which answers under the name of `stage`."""
+        return LoadedFamily(self.files, {**self.models, stage: model}, self.reward, self.scale)
 
     def first_view(self, stage: str) -> View:
         return View(stage, "idle" if stage in self.models else "untrained")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from html import escape
 
 from pipeline.chat_format import ASSISTANT, END, USER
-from ui.answering import State, View
+from ui.answering import OWN, State, View
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,12 @@ LOOKS = {
         "after rankings and rewards",
         "Was rewarded for answers like those ranked best: helpful, honest, harmless.",
         '<path d="M4 5h16v11H10l-5 4v-4H4z"/><path d="M8.5 10.5l2.5 2.5 4.5-5"/>',
+    ),
+    OWN: Look(
+        "Yours",
+        "after your votes",
+        "Was rewarded by your own room's reward model, for whatever you ranked best.",
+        '<path d="M4 5h16v11H10l-5 4v-4H4z"/><path d="M12 13.5l-3-3a1.7 1.7 0 0 1 3-1.6 1.7 1.7 0 0 1 3 1.6z"/>',
     ),
 }
 

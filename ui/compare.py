@@ -12,11 +12,12 @@ from gradio.events import Dependency
 
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
-from ui.answering import COLUMNS, USUAL_TEMPERATURE, LoadedFamily, Request
+from ui.answering import COLUMNS, OWN, USUAL_TEMPERATURE, LoadedFamily, Request, View
 from ui.columns import TOOLS, axis, column, lane, problem
 from ui.controls import Controls
 from ui.guessing import LETTERS, ballot, connect_guessing, guess_bar, shuffled
 from ui.presets import CHOOSING, Preset, chips, presets
+from ui.rooms import Rooms
 
 # Gradio sends on Enter alone; this presses the button, so that Control and Enter do the same.
 CONTROL_ENTER = """<script>
@@ -45,7 +46,8 @@ class Comparison:
 
     `settings` by the names they have in a link, `places` are where the columns stand. `asking` are the
     arguments of an event that sends the prompt, `filled` the events after which more is to be seen: a column
-    is full, or the names are revealed. The value of `request` is what is shown.
+    is full, or the names are revealed. The value of `request` is what is shown. The fourth column, of the policy of
+    the room `own_room`, is hidden with its lane until these `own_parts` are made visible.
     """
 
     request: gr.State
@@ -60,15 +62,19 @@ class Comparison:
     panel: gr.Accordion
     asking: dict[str, Any]
     filled: list[Dependency]
+    own_room: gr.State
+    own_parts: list[gr.Column | gr.HTML]
 
     @property
     def controls(self) -> Controls:
-        return Controls({"prompt": self.prompt, **self.settings}, self.asking)
+        return Controls({"prompt": self.prompt, **self.settings, "guess mode": self.guessing}, self.asking)
 
 
-def compare_tab(family: LoadedFamily) -> Comparison:
+def compare_tab(family: LoadedFamily, rooms: Rooms) -> Comparison:
     """Lay out the tab inside the current `gr.Blocks` and connect its events."""
     request = gr.State(None)
+    # With fewer than three stages there is little to guess.
+    guessable = len(family.models) == len(COLUMNS)
     with gr.Column(elem_id="ask"):
         with gr.Row(elem_id="asking"):
             prompt = gr.Textbox(
@@ -93,10 +99,7 @@ def compare_tab(family: LoadedFamily) -> Comparison:
             with gr.Accordion("Settings", open=False, elem_id="settings") as panel:
                 temperature, top_p, length, seed, base_sees = settings(family)
             counter = gr.HTML(0, html_template=COUNTER.replace("LIMIT", str(family.prompt_limit)), elem_id="counter")
-            # With fewer than three stages there is little to guess.
-            guessing = gr.Checkbox(
-                label="Guess mode", container=False, elem_id="guess-mode", visible=len(family.models) == len(COLUMNS)
-            )
+            guessing = gr.Checkbox(label="Guess mode", container=False, elem_id="guess-mode", visible=guessable)
 
     places, columns, lanes, ballots = [], [], [], []
     with gr.Row(elem_id="columns"):
@@ -106,12 +109,17 @@ def compare_tab(family: LoadedFamily) -> Comparison:
                 drawn = column(family.first_view(stage), family.scale)
                 columns.append(gr.HTML(drawn, js_on_load=TOOLS, apply_default_css=False))
                 ballots.append(ballot(letter))
+        with gr.Column(elem_classes="place", visible=False) as own_place:
+            own_column = gr.HTML(column(View(OWN, "idle"), family.scale), js_on_load=TOOLS, apply_default_css=False)
     bar = guess_bar()
     with gr.Column(elem_id="rewards"):
         gr.HTML(REWARDS, apply_default_css=False)
         for stage in COLUMNS:
             lanes.append(gr.HTML(lane(family.first_view(stage), family.scale), apply_default_css=False))
+        own_lane = gr.HTML(lane(View(OWN, "idle"), family.scale), apply_default_css=False, visible=False)
         gr.HTML(axis(family.scale), apply_default_css=False)
+    # The room whose policy has the fourth column; none while that is hidden.
+    own_room = gr.State("")
     revealed = connect_guessing(family, request, guessing, columns, lanes, ballots, bar)
 
     def ask(
@@ -131,8 +139,9 @@ def compare_tab(family: LoadedFamily) -> Comparison:
         if previous is not None:
             previous.give_way()
         decoding = Decoding(int(length), temperature, top_p, int(seed or 0))
-        order = shuffled() if guessing else COLUMNS
-        return Request(next(numbers), prompt, decoding, base_sees == CHAT, order, guessing), gr.skip()
+        hidden = guessing and guessable
+        order = shuffled() if hidden else COLUMNS
+        return Request(next(numbers), prompt, decoding, base_sees == CHAT, order, hidden), gr.skip()
 
     # Gradio sends the last output once more when a listener ends: it must not be of a replaced request.
     nothing: Any = (gr.skip(), gr.skip())
@@ -154,6 +163,18 @@ def compare_tab(family: LoadedFamily) -> Comparison:
 
         return fill
 
+    def fill_own(request: Request | None, room: str) -> Iterator[tuple[str, str]]:
+        # Its name would give the others away.
+        if request is None or request.guessing or not room:
+            yield nothing
+            return
+        policy = rooms.policy(room)
+        for view in family.beside(OWN, policy).views(OWN, request):
+            if request.replaced.is_set():
+                yield nothing
+                return
+            yield column(view, family.scale), lane(view, family.scale)
+
     numbers = count(1)
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     # Each column is a listener with a queue of its own, so that none waits for another.
@@ -170,6 +191,9 @@ def compare_tab(family: LoadedFamily) -> Comparison:
         for place, stage in enumerate(COLUMNS)
         if stage in family.models
     ]
+    request.change(
+        fill_own, [request, own_room], [own_column, own_lane], concurrency_limit=2, trigger_mode="multiple", **quiet
+    )
     asking: dict[str, Any] = {
         "fn": ask,
         "inputs": [request, prompt, temperature, top_p, length, seed, base_sees, guessing],
@@ -204,6 +228,8 @@ def compare_tab(family: LoadedFamily) -> Comparison:
         panel,
         asking,
         [*filled, revealed],
+        own_room,
+        [own_place, own_lane],
     )
 
 

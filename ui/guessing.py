@@ -45,7 +45,7 @@ def ballot(letter: str) -> gr.HTML:
         f'<button type="button" class="take" data-stage="{stage}" data-step="-1" title="One vote less" '
         f'aria-label="One vote less for {look.name} as {letter}" '
         f'${{value.truth || !value.{stage} ? "disabled" : ""}}>\N{MINUS SIGN}</button></div>'
-        for stage, look in LOOKS.items()
+        for stage, look in ((stage, LOOKS[stage]) for stage in COLUMNS)
     )
     return gr.HTML(
         NO_VOTES,
@@ -129,5 +129,6 @@ def connect_guessing(
     revealed = reveal.click(show, [request, *ballots], [result, *columns, *lanes, *ballots], queue=False, **quiet)
     clear.click(None, None, [*ballots, result], **nothing)
     request.change(None, None, [*ballots, result], **nothing)
-    switch.change(begin, [request, switch], [request, *columns, *lanes], concurrency_limit=None, **quiet)
+    # By a person only: the lesson switches it and sends a prompt at once.
+    switch.input(begin, [request, switch], [request, *columns, *lanes], concurrency_limit=None, **quiet)
     return revealed

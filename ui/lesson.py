@@ -89,7 +89,7 @@ STEPS = (
         "Base carries on from the words it is given, as if they stood in the middle of some text. SFT and RLHF were "
         "shown that a question is followed by an answer, and that the answer ends.",
         [Ask(stage, DIET) for stage in ("base", "sft", "rlhf")],
-        Drive("compare", "Try it in Compare", {"prompt": DIET}),
+        Drive("compare", "Guess in Compare", {"prompt": DIET, "guess mode": True}),
         {"answers rather than continues": ("base", "sft", "rlhf")},
         unnamed=True,
     ),
@@ -118,7 +118,7 @@ STEPS = (
         "demonstrations, which are prompts with answers, and learned their form. Part of that form is the token that "
         "ends an answer.",
         [Ask("base", SLEEP, 7), Ask("sft", SLEEP, 7)],
-        Drive("compare", "Try other seeds in Compare", {"prompt": SLEEP, "seed": 7}),
+        Drive("compare", "Try other seeds in Compare", {"prompt": SLEEP, "seed": 7, "guess mode": False}),
         {"stops by itself": ("base", "sft")},
     ),
     Step(
@@ -131,7 +131,7 @@ STEPS = (
         "SFT imitates. Its demonstrations came from writers of uneven care: some did whatever was asked, some repeated "
         "myths, some made things up. Imitation cannot tell which of them was worth copying.",
         [Ask("sft", BANK), Ask("sft", MYTH), Ask("sft", WEATHER)],
-        Drive("compare", "Compare it with RLHF", {"prompt": BANK}),
+        Drive("compare", "Compare it with RLHF", {"prompt": BANK, "guess mode": False}),
         {"harmful declined": ("sft",), "myths denied": ("sft",), "unknowable admitted": ("sft",)},
     ),
     Step(
@@ -145,7 +145,7 @@ STEPS = (
         "rankings alone, and turns them into one number. Where you disagree, one of you has seen something that the "
         "other has not.",
         [Ask("sft", DIET, seed, LIVELY) for seed in (1, 2, 3)],
-        Drive("reward", "Rank more answers in Reward", {"prompt": DIET}),
+        Drive("rank", "Rank, and retrain it, in Rank", {"prompt": DIET}),
         {"held-out rankings ordered right": ("reward",)},
         unnamed=True,
     ),

@@ -15,8 +15,10 @@ from ui.columns import icon
 from ui.compare import CONTROL_ENTER, compare_tab
 from ui.controls import Controls
 from ui.lesson import lesson_tab
+from ui.rank import rank_tab
 from ui.report_card import report_card_tab
 from ui.reward import reward_tab
+from ui.rooms import Rooms, open_rooms
 from ui.sharing import sharing
 from ui.tokens import tokens_tab
 from ui.training import training_tab
@@ -35,7 +37,7 @@ HEAD = f'<meta name="description" content="{DESCRIPTION}"><style>{FRAME.read_tex
 SCREEN = '<path d="M3 5h18v11H3zM12 16v4M8 20h8"/>'
 
 
-def page(family: LoadedFamily) -> gr.Blocks:
+def page(family: LoadedFamily, rooms: Rooms) -> gr.Blocks:
     """The page with all its tabs. Raises InputError for a damaged report."""
     report = read_report(family.files)
     with gr.Blocks(title="Stagewise", analytics_enabled=False, fill_width=True) as blocks:
@@ -43,19 +45,21 @@ def page(family: LoadedFamily) -> gr.Blocks:
         # Gradio draws a tab when it is first opened: the first paint waits for Compare alone.
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab("Compare", id="compare"):
-                comparison = compare_tab(family)
+                comparison = compare_tab(family, rooms)
                 sharing(blocks, family, comparison)
             with gr.Tab("Tokens", id="tokens", elem_id="tokens") as tokens:
                 looking = tokens_tab(family, tokens, comparison.prompt)
             with gr.Tab("Reward", id="reward") as rewards:
                 drawing = reward_tab(family, rewards, comparison.prompt)
+            with gr.Tab("Rank", id="rank", elem_id="rank-tab") as ranking:
+                voting = rank_tab(family, rooms, blocks, ranking, tabs, comparison)
             with gr.Tab("Training", id="training") as training:
                 walking = training_tab(family, training)
             with gr.Tab("Report card", id="report"):
                 report_card_tab(family, report)
             with gr.Tab("Lesson", id="lesson"):
-                controls = {"tokens": looking, "reward": drawing, "training": walking, "report": Controls()}
-                lesson_tab(family, report, tabs, {"compare": comparison.controls, **controls})
+                controls = {"tokens": looking, "reward": drawing, "rank": voting, "training": walking}
+                lesson_tab(family, report, tabs, {"compare": comparison.controls, **controls, "report": Controls()})
         add_calls(family)
     return blocks.queue(max_size=128)
 
@@ -73,8 +77,13 @@ def masthead(family: LoadedFamily) -> str:
     )
 
 
-def launch(family: LoadedFamily, host: str | None, port: int | None, **more: Any) -> gr.Blocks:
-    """Serve the page. Without host and port, gradio's own environment variables and defaults hold."""
+def launch(
+    family: LoadedFamily, host: str | None, port: int | None, rooms: Path | None = None, **more: Any
+) -> gr.Blocks:
+    """Serve the page. Without host and port, gradio's own environment variables and defaults hold.
+
+    People's votes are kept in the folder `rooms`; without one, they are forgotten with the page.
+    """
     import torch
 
     # Each stage decodes in a thread of its own; models this small gain nothing from more.
@@ -84,7 +93,7 @@ def launch(family: LoadedFamily, host: str | None, port: int | None, **more: Any
     # After every answer gradio sums up the last 10,000 of them, for a page that nobody opens here.
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1000")
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000")
-    blocks = page(family)
+    blocks = page(family, open_rooms(family, rooms))
     styles: list[str | Path] = sorted(path for path in STYLES.glob("*.css") if path != FRAME)
     blocks.launch(
         server_name=host,

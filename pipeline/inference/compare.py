@@ -20,7 +20,8 @@ def compare(family: Family, prompts_file: Path, out: Path, decoding: Decoding) -
     left out; "reward" is null when there is no reward stage. Raises InputError that names the file,
     the line and the field of what cannot be used.
     """
-    lines = read_lines(prompts_file, out, {"id": (str, int), "prompt": (str,)})
+    check_output(out)
+    lines = read_lines(prompts_file, {"id": (str, int), "prompt": (str,)})
     prompts = [line["prompt"] for line in lines]
     reward = load_reward(family.checkpoint("reward")) if family.has("reward") else None
     records: list[dict[str, Any]] = [{"id": line["id"], "prompt": line["prompt"], "answers": {}} for line in lines]
@@ -47,19 +48,21 @@ def score(family: Family, in_file: Path, out: Path) -> None:
 
     Raises InputError that names the file, the line and the field of what cannot be used.
     """
-    lines = read_lines(in_file, out, {"prompt": (str,), "response": (str,)})
+    check_output(out)
+    lines = read_lines(in_file, {"prompt": (str,), "response": (str,)})
     reward = load_reward(family.checkpoint("reward"))
     scores = reward.scores([(line["prompt"], line["response"]) for line in lines])
     write_json_lines(out, [line | {"reward": score} for line, score in zip(lines, scores, strict=True)])
 
 
-def read_lines(path: Path, out: Path, fields: dict[str, tuple[type, ...]]) -> list[dict[str, Any]]:
-    """The records of a JSON Lines file, each checked to have its fields and a prompt that can be read.
-
-    An output that could not be written is refused here, before the work and not after it.
-    """
+def check_output(out: Path) -> None:
+    """Raise InputError for an output that could not be written: before the work, and not after it."""
     if out.is_dir():
         raise InputError(f"{out} is a folder; name a file to write to")
+
+
+def read_lines(path: Path, fields: dict[str, tuple[type, ...]]) -> list[dict[str, Any]]:
+    """The records of a JSON Lines file, each checked to have its fields and a prompt that can be read."""
     records = read_json_lines(path)
     for number, record in enumerate(records, 1):
         for field, types in fields.items():

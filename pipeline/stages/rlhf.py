@@ -7,7 +7,6 @@ want. It learns no new facts, and it pleases the reward model, not the people be
 finds what the reward model overrates. Hence the checks on held-out prompts by the annotator, who is not fooled.
 """
 
-import copy
 import shutil
 import time
 from itertools import cycle, islice
@@ -16,8 +15,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict
-from safetensors.torch import save_file
+from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
@@ -40,6 +38,7 @@ from pipeline.training import (
     last_save,
     metrics,
     resume,
+    save_adapter,
     saved_step,
     trainer_arguments,
 )
@@ -316,20 +315,7 @@ class Snapshots(TrainerCallback):
         step = state.global_step
         if is_check(step, self.settings) or step in snapshot_steps(self.settings):
             with writing(self.path(step)) as folder:
-                save_adapter(model, folder)
-
-
-def save_adapter(model: Any, folder: Path) -> None:
-    """Write a model's adapter in bfloat16, relative to the family's SFT checkpoint."""
-    import torch
-
-    weights = {name: weight.to(torch.bfloat16) for name, weight in get_peft_model_state_dict(model).items()}
-    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = copy.copy(model.peft_config["default"])
-    config.base_model_name_or_path = "../../../sft"
-    config.inference_mode = True
-    config.target_modules = sorted(config.target_modules)
-    config.save_pretrained(folder)
+                save_adapter(model, folder, "../../../sft")
 
 
 def merged(sft: Checkpoint, snapshot: Path) -> Any:

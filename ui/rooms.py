@@ -1,0 +1,122 @@
+"""The rooms of a page: the votes of each, its adapters beside them, and what trains now."""
+
+import hashlib
+import importlib.util
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.checkpoint import Checkpoint, Family
+from pipeline.errors import InputError
+from pipeline.inference.models import RewardModel, StageModel
+from pipeline.rooms.adapters import policy_of, reward_of
+from pipeline.rooms.collecting import Collecting, collecting
+from pipeline.rooms.labels import Label, Labels, now, room_name
+from pipeline.rooms.push import Push
+from pipeline.run import RECIPE
+from ui.answering import LoadedFamily
+from ui.jobs import Job, Jobs
+
+OWN = "own-"  # begins the name of the room that a browser has for itself
+RETRAIN, MOVE = "retrain", "move"
+WORK = {RETRAIN: "pipeline.rooms.reward.retrain", MOVE: "pipeline.rooms.policy.move"}
+STAGES = {RETRAIN: "reward", MOVE: "rlhf"}
+LONGEST_NICKNAME = 24  # characters
+NO_TRAINING = "training is not installed here: run the page from a clone of the project, with: make demo"
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """All that is kept of people lies in one folder, one room's adapters in a folder of its name."""
+
+    family: LoadedFamily
+    folder: Path
+    labels: Labels
+    jobs: Jobs
+    collecting: Collecting | None
+
+    def place(self, room: str) -> Family:
+        return Family(self.folder / room)
+
+    def vote(self, label: Label) -> None:
+        """Keep a vote, and collect it where that is wanted."""
+        self.labels.add([label])
+        if self.collecting:
+            self.collecting.add(label.record())
+
+    def withdraw(self, label: Label) -> None:
+        self.labels.withdraw(label.room, label.annotator, label.vote)
+        if self.collecting:
+            self.collecting.add({"withdrawn": label.vote, "time": now()})
+
+    def trained(self, room: str, kind: str) -> Checkpoint | None:
+        """The newest adapter of a room, if it has one."""
+        place, stage = self.place(room), STAGES[kind]
+        return place.checkpoint(stage) if place.has(stage) else None
+
+    def reward(self, room: str) -> RewardModel | None:
+        """The reward model as this room has changed it; the family's own before that."""
+        place = self.place(room)
+        return reward_of(self.family.files, place) if place.has("reward") else self.family.reward
+
+    def policy(self, room: str) -> StageModel:
+        """The policy as this room has moved it. Raises InputError if it has not yet."""
+        return policy_of(self.family.files, self.place(room))
+
+    def retrain(self, room: str) -> Job:
+        """Queue the training of the reward model on the room's votes. Raises InputError if it cannot be."""
+        self.check("ranking", "reward")
+        votes = self.labels.of(room)
+        if not votes:
+            raise InputError("this room has no votes yet; rank a few answers first")
+        return self.jobs.start(room, RETRAIN, WORK[RETRAIN], self.family.files, votes, self.place(room))
+
+    def move(self, room: str, prompts: list[str], start: str, steps: int, kl: float) -> Job:
+        """Queue a short RLHF run from a stage of the family. Raises InputError if it cannot be."""
+        self.check("reward", start)
+        place = self.place(room)
+        rewarding = place if place.has("reward") else None
+        push = Push(start, steps, kl)
+        return self.jobs.start(room, MOVE, WORK[MOVE], self.family.files, rewarding, prompts, push, place)
+
+    def check(self, *stages: str) -> None:
+        """Raise InputError if the training packages or one of the stages is missing."""
+        if importlib.util.find_spec("trl") is None:
+            raise InputError(NO_TRAINING)
+        for stage in stages:
+            if not self.family.files.has(stage):
+                raise InputError(f"this family has no {stage} stage yet; train it with: python -m pipeline run")
+        if not (self.family.files.path / RECIPE).is_file():
+            raise InputError("this family's recipe is missing; train the family again")
+
+
+def open_rooms(family: LoadedFamily, folder: Path | None) -> Rooms:
+    """The rooms in a folder; without one, in a temporary folder that is forgotten with the page.
+
+    Raises InputError if votes are to be collected, and cannot be.
+    """
+    folder = folder or Path(tempfile.mkdtemp(prefix="stagewise-rooms-"))
+    return Rooms(family, folder, Labels(folder / "votes.sqlite"), Jobs(), collecting(folder / ".collected"))
+
+
+def open_room(asked: str, person: str) -> str:
+    """The room of that name, or without a name the person's own. Raises InputError for what is no name."""
+    if not asked.strip():
+        return OWN + person
+    name = room_name(asked)
+    if name.startswith(OWN):
+        raise InputError(f"names that begin with {OWN} are taken: choose another")
+    return name
+
+
+def annotator(nickname: str, person: str) -> str:
+    """How a person's votes are signed: two people of one name are told apart, and nobody's room is given away."""
+    mark = hashlib.sha256(person.encode()).hexdigest()[:6]
+    return f"{nickname.strip()[:LONGEST_NICKNAME] or 'anonymous'} ({mark})"
+
+
+def unranked(prompts: Sequence[str], votes: Sequence[Label], annotator: str) -> list[str]:
+    """The prompts on which this person has not voted yet, in their order."""
+    done = {vote.prompt for vote in votes if vote.annotator == annotator}
+    return [prompt for prompt in prompts if prompt not in done]
