@@ -65,7 +65,8 @@ def parser() -> argparse.ArgumentParser:
     training.add_argument("--out", type=Path, metavar="DIR", help="the family's folder (default: checkpoints/NAME)")
     training.add_argument("--authored-only", action="store_true", help="leave out the recipe's real text")
     family = argparse.ArgumentParser(add_help=False)
-    family.add_argument("--family", default="checkpoints/tiny", metavar="DIR", help="default: %(default)s")
+    where = "a folder, or hub:OWNER/NAME (default: %(default)s)"
+    family.add_argument("--family", default="checkpoints/tiny", metavar="DIR", help=where)
     decoding = argparse.ArgumentParser(add_help=False)
     decoding.add_argument("--seed", type=int, default=0, metavar="N")
     decoding.add_argument("--temperature", type=at_least_zero, default=0.7, metavar="T", help="0 is greedy")
@@ -120,6 +121,18 @@ def parser() -> argparse.ArgumentParser:
         "--prompts", type=positive, default=20, metavar="N", help="of each kind and split (default: 20)"
     )
     command.set_defaults(run=report)
+    publish = commands.add_parser("publish", help="upload to the Hugging Face Hub")
+    kinds = publish.add_subparsers(required=True, metavar="WHAT")
+    target = argparse.ArgumentParser(add_help=False)
+    target.add_argument("--repo", required=True, metavar="OWNER/NAME")
+    target.add_argument("--private", action="store_true", help="if the repository is made now")
+    kind = kinds.add_parser("models", parents=[family, target], help="the checkpoints, one folder a stage")
+    kind.set_defaults(run=publish_family)
+    kind = kinds.add_parser("space", parents=[family, target], help="the page with its family, as a Space")
+    kind.add_argument("--hardware", metavar="NAME", help="such as zero-a10g; else what the Space has")
+    kind.add_argument("--dry-run", action="store_true", help="list what would be uploaded, and how large it is")
+    kind.set_defaults(run=publish_page)
+
     command = commands.add_parser("chat", parents=[family, decoding], help="talk to one stage")
     command.add_argument("--stage", choices=ANSWERING, default="rlhf", metavar="STAGE", help="default: %(default)s")
     command.set_defaults(run=chat)
@@ -160,7 +173,11 @@ def authored_only(recipe: Recipe) -> Recipe:
 
 
 def opened(options: argparse.Namespace) -> Family:
-    """The finished family that a command uses; nothing of it comes from the network."""
+    """The finished family that a command uses; nothing of it comes from the network, unless it is named `hub:...`."""
+    if str(options.family).startswith("hub:"):
+        from pipeline.publish.fetch import local
+
+        return open_family(local(options.family))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     return open_family(options.family)
 
@@ -268,6 +285,28 @@ def report(options: argparse.Namespace) -> None:
     from pipeline.report.card import write_report
 
     print(write_report(opened(options), options.prompts))
+
+
+def publish_family(options: argparse.Namespace) -> None:
+    from pipeline.publish.models import publish_models
+
+    print(f"uploaded: {publish_models(open_family(options.family), options.repo, options.private)}")
+
+
+def publish_page(options: argparse.Namespace) -> None:
+    from huggingface_hub import SpaceHardware
+
+    from pipeline.publish.space import listing, publish_space, space_files
+
+    known = [hardware.value for hardware in SpaceHardware]
+    if options.hardware not in (None, *known):
+        raise InputError(f"there is no hardware {options.hardware!r}; use one of {', '.join(known)}")
+    files = space_files(open_family(options.family))
+    hardware = SpaceHardware(options.hardware) if options.hardware else None
+    if options.dry_run:
+        print(listing(files))
+    else:
+        print(f"running: {publish_space(files, options.repo, options.private, hardware)}")
 
 
 def chat(options: argparse.Namespace) -> None:

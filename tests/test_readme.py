@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 
 from pipeline.recipe import REPOSITORY
 from tests.families import random_family
+from tests.hub import TOKEN, Hub, running_hub
 from ui.answering import load
 from ui.page import launch
 
@@ -30,6 +32,8 @@ def folder(nano_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("prompts", "exchanges"):
         (line,) = [part for part in README.split("`") if part.startswith("{") and example_of(part) == name]
         (folder / f"{name}.jsonl").write_text(line + "\n", encoding="utf-8")
+    votes = (nano_family / "ranking" / "rankings.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "votes.jsonl").write_text("".join(votes[:20]), encoding="utf-8")
     return folder
 
 
@@ -37,14 +41,23 @@ def example_of(line: str) -> str:
     return "exchanges" if "response" in json.loads(line) else "prompts"
 
 
-@pytest.mark.parametrize("command", PIPELINE, ids=lambda command: command.split()[3])
-def test_a_command_of_the_pipeline_runs(command: str, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    with running_hub() as hub:
+        yield hub
+
+
+@pytest.mark.parametrize("command", PIPELINE, ids=lambda command: " ".join(command.split()[3:5]))
+def test_a_command_of_the_pipeline_runs(command: str, folder: Path, hub: Hub) -> None:
     words = [sys.executable, *shlex.split(command)[1:]]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    environment = os.environ | hub.environment | {"PYTHONPATH": str(REPOSITORY), "HF_TOKEN": TOKEN}
     result = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    if "--out" in words and words[3] != "run":
-        (written,) = (folder / words[words.index("--out") + 1]).read_text(encoding="utf-8").splitlines()
+    out = folder / words[words.index("--out") + 1] if "--out" in words else folder
+    if words[3] in ("reward", "rlhf"):
+        assert (out / words[3] / "adapter_model.safetensors").is_file()
+    elif out.is_file():
+        (written,) = out.read_text(encoding="utf-8").splitlines()
         assert "reward" in written
 
 

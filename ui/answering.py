@@ -16,6 +16,7 @@ from pipeline.checkpoint import Family, open_family
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
 from pipeline.inference.models import LONGEST_PROMPT, RewardModel, StageModel, context_length, load_reward, load_stage
+from pipeline.publish.fetch import local
 
 COLUMNS = ("base", "sft", "rlhf")
 # The policy that a room has moved: a fourth column for those who want it.
@@ -189,7 +190,7 @@ class LoadedFamily:
 
 def load(path: str | Path) -> LoadedFamily:
     """Load every stage the page shows. Raises InputError for a missing or damaged family."""
-    family = open_family(path)
+    family = open_family(local(path))
     models = {stage: load_stage(family.checkpoint(stage)).shared() for stage in COLUMNS if family.has(stage)}
     if not family.has("reward"):
         return LoadedFamily(family, models, None, USUAL_SCALE)

@@ -1,0 +1,1 @@
+"""What leaves this machine for the Hub, and what comes from there."""

@@ -1,0 +1,31 @@
+"""Speaking with the Hub: what it refuses is one clear line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from pipeline.errors import InputError
+
+ADVICE = {
+    401: "log in with: hf auth login, or set HF_TOKEN to a token that may do this",
+    403: "your token may not do this: make one with write access at the Hub's settings",
+    404: "there is no such repository, or it is private and your token does not open it",
+    409: "the name is taken by something else: choose another",
+    429: "the Hub asks for patience: try again in a few minutes",
+}
+
+
+@contextmanager
+def clear_errors(name: str) -> Iterator[None]:
+    """Turn what the Hub's client raises about a repository into InputError."""
+    try:
+        yield
+    except HFValidationError as error:
+        raise InputError(f"{name!r} is no name of a repository; write OWNER/NAME") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError) as error:
+        raise InputError(f"the Hub cannot be reached for {name!r}; check the network and HF_HUB_OFFLINE") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        raise InputError(f"the Hub refuses {name!r} ({status}): {ADVICE.get(status, 'try again later')}") from error

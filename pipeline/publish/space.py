@@ -1,0 +1,84 @@
+"""The page as a Space of the Hub: the repository's own files, less what only training and tests need."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, SpaceHardware
+
+from pipeline.checkpoint import Family
+from pipeline.errors import InputError
+from pipeline.publish.hub import clear_errors
+from pipeline.publish.models import KEPT, contents
+from pipeline.recipe import REPOSITORY
+
+# Patterns below the repository. The bundled family comes on top, from wherever it lies.
+SERVED = (
+    "app.py",
+    "requirements.txt",
+    "README.md",
+    "LICENSE",
+    "pipeline/**/*.py",
+    "pipeline/recipes/*.yaml",
+    "ui/*.py",
+    "assets/*.css",
+    "assets/*.svg",
+    "assets/*.yaml",
+    "assets/*.jsonl",
+    "assets/script/*.js",
+    "assets/style/*.css",
+    "assets/pictures/*.png",
+    "assets/corpus/**/*",
+)
+BUNDLED = "checkpoints/tiny"
+PATIENCE = 30 * 60  # seconds that a Space may take to build
+SECONDS_BETWEEN_LOOKS = 5.0
+LAST_LINES = 40  # of the logs of a Space that failed
+
+
+def space_files(family: Family) -> dict[str, Path]:
+    """What the Space needs, by its name there. Raises InputError for a damaged family."""
+    served = (file for pattern in SERVED for file in REPOSITORY.glob(pattern) if file.is_file())
+    files = {str(file.relative_to(REPOSITORY)): file for file in served}
+    return files | {f"{BUNDLED}/{name}": file for name, file in contents(family).items()}
+
+
+def listing(files: dict[str, Path]) -> str:
+    """The files with their sizes, and how much it is together."""
+    sizes = {name: file.stat().st_size for name, file in sorted(files.items())}
+    lines = [f"{size:>12,}  {name}" for name, size in sizes.items()]
+    return "\n".join([*lines, f"{sum(sizes.values()):>12,}  bytes in {len(sizes)} files"])
+
+
+def publish_space(files: dict[str, Path], repo: str, private: bool, hardware: SpaceHardware | None) -> str:
+    """Make or update the Space, remove what it does not need, and wait until it runs. Returns its address.
+
+    Raises InputError for what the Hub refuses, and with the last lines of the logs if the Space does not start.
+    """
+    with clear_errors(repo):
+        api = HfApi()
+        address = api.create_repo(
+            repo, repo_type="space", space_sdk="gradio", space_hardware=hardware, private=private, exist_ok=True
+        )
+        stale = set(api.list_repo_files(repo, repo_type="space")) - {*files, *KEPT}
+        api.create_commit(
+            repo,
+            repo_type="space",
+            operations=[
+                *(CommitOperationAdd(name, str(file)) for name, file in sorted(files.items())),
+                *(CommitOperationDelete(name) for name in sorted(stale)),
+            ],
+            commit_message="The page and its family",
+        )
+        try:
+            runtime = api.wait_for_space(repo, timeout=PATIENCE, poll_interval=SECONDS_BETWEEN_LOOKS)
+        except TimeoutError as error:
+            raise InputError(f"{repo} still does not run after {PATIENCE // 60} minutes; look at {address}") from error
+        if runtime.stage not in ("RUNNING", "PAUSED", "SLEEPING"):
+            building = runtime.stage in ("BUILD_ERROR", "CONFIG_ERROR", "NO_APP_FILE")
+            said = last_lines(api.fetch_space_logs(repo, build=building))
+            raise InputError(f"{repo} does not run ({runtime.stage}): {said or f'look at {address}'}")
+    return str(address)
+
+
+def last_lines(logs: Iterable[str]) -> str:
+    return "\n".join(line.rstrip() for line in list(logs)[-LAST_LINES:])
