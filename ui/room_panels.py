@@ -59,8 +59,7 @@ def agreement_panel(votes: Sequence[Label]) -> str:
         said = "<p>Once two people have ranked the same answers, their agreement is shown here.</p>"
     else:
         said = (
-            f"<p>Krippendorff's alpha is <b>{signed(value)}</b>: 1 would be perfect agreement, 0 what chance gives. "
-            "Professional annotators of chat answers reach about 0.3 to 0.5.</p>"
+            f"<p>Krippendorff's alpha is <b>{signed(value)}</b>: 1 would be perfect agreement, 0 what chance gives.</p>"
         )
     items = "".join(map(disagreement_item, disagreements(votes)[:MOST_DISAGREEMENTS]))
     return f"<h3>Do you agree?</h3>{said}" + (f"<ol class='contested'>{items}</ol>" if items else "")
