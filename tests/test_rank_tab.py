@@ -60,6 +60,8 @@ def entered(browser: Browser, address: str, room: str = "", width: int = 1280) -
 def asked(page: Page, prompt: str = PROMPT) -> Locator:
     page.get_by_label("Prompt to rank answers to").fill(prompt)
     page.get_by_role("button", name="Ask", exact=True).click()
+    # Those of the last vote stay until the new ones are there.
+    expect(page.locator("#ballot .verdict")).to_have_count(0)
     expect(page.locator("#ballot .card")).to_have_count(3)
     return page.locator("#ballot .card")
 
