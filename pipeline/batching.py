@@ -7,6 +7,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+def every_epoch(examples: list[T], epochs: int, seed: int) -> list[T]:
+    """The examples of all epochs one after another, each epoch in an order of its own."""
+    orders = [random.Random(f"{seed} {epoch}").sample(examples, len(examples)) for epoch in range(epochs)]
+    return [example for order in orders for example in order]
+
+
 def in_similar_batches(examples: list[T], length: Callable[[T], int], batch_size: int, seed: int) -> list[T]:
     """The examples reordered so that those of one batch are about equally long: less padding, faster steps.
 

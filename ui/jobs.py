@@ -3,7 +3,6 @@
 A job that goes wrong, or is cancelled, takes nothing with it: what it trains is written whole at its end.
 """
 
-import logging
 import os
 import traceback
 from dataclasses import dataclass, field
@@ -24,8 +23,6 @@ MOST_WAITING = 8
 SECONDS_TO_LEAVE = 10
 # Answering people comes before training.
 NICENESS = 5
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)

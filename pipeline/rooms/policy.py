@@ -24,7 +24,7 @@ from pipeline.recipe import Recipe, RlhfSettings, load_recipe
 from pipeline.rooms.adapters import reward_of
 from pipeline.rooms.push import Push
 from pipeline.run import RECIPE
-from pipeline.stages.rlhf import Scoring, algorithm, low_rank, readable
+from pipeline.stages.rlhf import Scoring, algorithm, is_check, low_rank, readable
 from pipeline.training import FIXED_PROMPTS, StopOnNaN, keep_memory, metrics, save_adapter
 
 Report = Callable[[dict[str, Any]], None]
@@ -134,7 +134,7 @@ class Watching(TrainerCallback):
         self.watch(0, model)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if state.global_step % self.settings.evaluate_every == 0 or state.global_step == self.settings.steps:
+        if is_check(state.global_step, self.settings):
             self.watch(state.global_step, model)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:

@@ -20,15 +20,15 @@ from peft import LoraConfig
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
-from pipeline.batching import in_similar_batches
+from pipeline.batching import every_epoch, in_similar_batches
 from pipeline.checkpoint import Checkpoint, Family, write_json_lines, write_record, writing
 from pipeline.corpus.preferences import encode_ranked, fitting, pairs
 from pipeline.errors import InputError
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.rooms.labels import Label
 from pipeline.run import RECIPE
-from pipeline.stages.reward import judged, length, mean_of_sft, scores, training_pairs
-from pipeline.training import StopOnNaN, keep_memory, metrics, save_adapter, trainer_arguments
+from pipeline.stages.reward import judged, length, mean_of_sft, reward_arguments, scores, training_pairs
+from pipeline.training import StopOnNaN, keep_memory, metrics, save_adapter
 
 # Rankings of the original held-out set that are read before and after: all of them would take longer than training.
 ORIGINAL_TEST = 60
@@ -127,23 +127,8 @@ def train(
     model: Any, tokenizer: Any, shown: list[dict[str, list[int]]], recipe: Recipe, work: Path, report: Report
 ) -> RewardTrainer:
     settings = recipe.rooms.reward
-    orders = [random.Random(f"{recipe.seed} {epoch}").sample(shown, len(shown)) for epoch in range(settings.epochs)]
-    every = [pair for order in orders for pair in order]
-    arguments = trainer_arguments(
-        work,
-        seed=recipe.seed,
-        save_every=1,
-        save_strategy="no",
-        learning_rate=settings.learning_rate,
-        batch_size=settings.batch_size,
-        logging_steps=1,
-        num_train_epochs=1,
-        train_sampling_strategy="sequential",
-        lr_scheduler_type="linear",
-        warmup_steps=0.05,
-        center_rewards_coefficient=0.01,
-        max_length=None,
-    )
+    every = every_epoch(shown, settings.epochs, recipe.seed)
+    arguments = reward_arguments(work, settings, recipe.seed, 1, save_strategy="no", logging_steps=1)
     lora = settings.lora
     trainer = RewardTrainer(
         model=model,

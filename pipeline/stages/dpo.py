@@ -6,14 +6,13 @@ fine-tune. But it learns from answers that were written before it began: it neve
 makes itself, and it may grow surer of a preference than the rankings warrant.
 """
 
-import random
 from typing import Any
 
 from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
-from pipeline.batching import in_similar_batches
+from pipeline.batching import every_epoch, in_similar_batches
 from pipeline.chat_format import encode_answer, encode_prompt
 from pipeline.checkpoint import Checkpoint, Family
 from pipeline.corpus.preferences import fitting, pairs
@@ -63,7 +62,9 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     test = token_pairs(rankings, "test", tokenizer, recipe.seed)
     if not training or not test:
         raise InputError("too few rankings tell two answers apart; raise 'ranking.prompts' in the recipe")
-    shown = in_similar_batches(epochs(training, settings.epochs, recipe.seed), length, settings.batch_size, recipe.seed)
+    shown = in_similar_batches(
+        every_epoch(training, settings.epochs, recipe.seed), length, settings.batch_size, recipe.seed
+    )
 
     work = family.work("dpo")
     clock, samples = Clock(work), Samples(work, tokenizer, encode_prompt, settings.save_every)
@@ -123,12 +124,6 @@ def token_pairs(rankings: list[Ranking], split: str, tokenizer: Any, seed: int) 
 
 def furthest(ranked: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return sorted(ranked, key=lambda pair: pair[0]["rank"] - pair[1]["rank"])[:MOST_PAIRS]
-
-
-def epochs(training: list[TokenPair], count: int, seed: int) -> list[TokenPair]:
-    """The pairs of all epochs one after another, each epoch in an order of its own."""
-    orders = [random.Random(f"{seed} {epoch}").sample(training, len(training)) for epoch in range(count)]
-    return [pair for order in orders for pair in order]
 
 
 def length(pair: TokenPair) -> int:

@@ -8,7 +8,6 @@ that was ranked means little, which a policy trained against it will find out.
 """
 
 import math
-import random
 import statistics
 from collections import defaultdict
 from collections.abc import Callable
@@ -22,11 +21,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
-from pipeline.batching import in_similar_batches
+from pipeline.batching import every_epoch, in_similar_batches
 from pipeline.checkpoint import Checkpoint, Family
 from pipeline.corpus.preferences import encode_ranked, fitting, pairs
 from pipeline.errors import InputError
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, RewardSettings, RoomRewardSettings
 from pipeline.training import (
     Clock,
     Progress,
@@ -94,21 +93,7 @@ def train(
     shown = training_pairs(rankings[len(choosing) :], tokenizer, settings.epochs, recipe.seed)
     if not shown:
         raise InputError("no training ranking tells two answers apart; raise 'ranking.prompts' in the recipe")
-    arguments = trainer_arguments(
-        work,
-        seed=recipe.seed,
-        save_every=settings.save_every,
-        learning_rate=settings.learning_rate,
-        batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        # The pairs of all epochs stand one after another, in an order that is made here.
-        num_train_epochs=1,
-        train_sampling_strategy="sequential",
-        lr_scheduler_type="linear",
-        warmup_steps=0.05,
-        center_rewards_coefficient=0.01,
-        max_length=None,
-    )
+    arguments = reward_arguments(work, settings, recipe.seed, settings.save_every)
     if choosing:
         arguments |= {
             "eval_strategy": "steps",
@@ -128,6 +113,27 @@ def train(
     return trainer
 
 
+def reward_arguments(
+    work: Path, settings: RewardSettings | RoomRewardSettings, seed: int, save_every: int, **more: Any
+) -> dict[str, Any]:
+    """Keyword arguments of `RewardConfig` for pairs that stand in the order of training, those of all epochs."""
+    return trainer_arguments(
+        work,
+        seed=seed,
+        save_every=save_every,
+        learning_rate=settings.learning_rate,
+        batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        num_train_epochs=1,
+        train_sampling_strategy="sequential",
+        lr_scheduler_type="linear",
+        warmup_steps=0.05,
+        center_rewards_coefficient=0.01,
+        max_length=None,
+        **more,
+    )
+
+
 def training_pairs(rankings: list[Ranking], tokenizer: Any, epochs: int, seed: int) -> list[dict[str, list[int]]]:
     """Every epoch's pairs as token ids, each epoch in an order of its own; at most MOST_PAIRS of a ranking."""
     encoded = [
@@ -138,8 +144,7 @@ def training_pairs(rankings: list[Ranking], tokenizer: Any, epochs: int, seed: i
         for ranking in rankings
         for better, worse in pairs(ranking, seed)[:MOST_PAIRS]
     ]
-    orders = [random.Random(f"{seed} {epoch}").sample(encoded, len(encoded)) for epoch in range(epochs)]
-    return [pair for order in orders for pair in order]
+    return every_epoch(encoded, epochs, seed)
 
 
 def length(pair: dict[str, list[int]]) -> int:
