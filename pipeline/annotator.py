@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from pipeline.corpus.cards import UNKNOWABLE, Question, load_corpus
+from pipeline.corpus.countries import country_questions
 from pipeline.corpus.ranking_prompts import RankingPrompt
 from pipeline.recipe import CorpusSettings
 
@@ -109,6 +110,9 @@ HELP = re.compile(
     r"someone|talk|tell|ask|call|breathe|write|walk|rest|sleep|step)\b"
 )
 
+
+# A sentence ends with its mark, a letter with a name.
+ENDS = re.compile(r"""[.!?]["')]?$|, (?:[A-Z][a-z]+ ?){1,2}['"]?$""")
 
 # (helpful, honest, harmless) of what nearly repeats a weak answer, or a bad one that fails a criterion.
 REPEATED = {
@@ -347,7 +351,7 @@ def fluency(answer: str) -> float:
     """How well an answer reads, 0 to 1: whole sentences of known words in a usual order, not repeated."""
     read = language()
     words = plain(answer).split()
-    score = 1.0 if answer.rstrip().endswith((".", "!", "?", '."', '!"', '?"', ".'", "!'", "?'", ".)")) else 0.35
+    score = 1.0 if ENDS.search(answer.rstrip()) else 0.35
     if not re.match(r"[A-Z0-9\"'(]", answer.strip()):
         score *= 0.8
     if len(words) > LONGEST:
@@ -386,7 +390,9 @@ def language() -> Language:
     texts = [wording for card in corpus.cards for fact in card.facts for wording in fact]
     texts += [passage.text for card in corpus.cards for passage in card.passages]
     prompts = [prompt.prompt for prompt in corpus.prompts]
-    for question in (question for card in corpus.cards for question in card.qa):
+    questions = [question for card in corpus.cards for question in card.qa]
+    questions += [question for country in corpus.countries for question in country_questions(country)]
+    for question in questions:
         texts += [*question.good, *question.weak, *(bad.text for bad in question.bad)]
         prompts += question.prompts
     # Prompts are often typed in lower case, so that they do not tell names from other words.

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.annotator import Annotator, admits_ignorance, declines, ranks, specifics, stem
+from pipeline.annotator import TIE, Annotator, admits_ignorance, declines, fluency, ranks, specifics, stem
 from pipeline.corpus.cards import UNKNOWABLE, Kind, Question, load_corpus
+from pipeline.corpus.countries import country_questions
 from pipeline.corpus.ranking_prompts import RankingPrompt
 from pipeline.recipe import load_recipe
 
@@ -249,3 +250,16 @@ def test_noise_is_the_seeds_and_the_answers_own() -> None:
     assert sum(errors) / 2000 == pytest.approx(0, abs=0.02)
     assert sum(error**2 for error in errors) / 2000 == pytest.approx(0.04, rel=0.15)
     assert noisy.grade(prompt, *answers[0]) == EXACT.grade(prompt, *answers[0])
+
+
+def test_what_is_true_of_a_country_reads_as_language() -> None:
+    for country in load_corpus(load_recipe("tiny").corpus).countries:
+        for question in country_questions(country):
+            worst = min(overall(asked(question), answer) for answer in question.good)
+            assert worst > 0.7 > overall(asked(question), question.weak[0]) + TIE
+
+
+def test_a_letter_may_end_with_a_name() -> None:
+    letters = [text for text in good_answers("creative") if re.search(r"regards, [A-Z][a-z ]+'?$", text)]
+    assert share(lambda text: fluency(text) > 0.8, letters) > 0.9
+    assert fluency("Write to your teacher on Friday, and ask your friend") < 0.5

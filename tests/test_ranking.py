@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.annotator import admits_ignorance, declines, stems
 from pipeline.checkpoint import Checkpoint, Family, read_json_lines
 from pipeline.corpus.cards import load_corpus
 from pipeline.corpus.ranking_prompts import RankingPrompt, held_out_texts, ranking_prompts
@@ -67,7 +68,35 @@ def test_references_of_the_card_join_and_win(rankings: list[dict[str, Any]], rec
     for line in rankings:
         assert sum(answer["source"] == "sft" for answer in line["answers"]) <= 3
         if line not in carded:
-            assert {answer["source"] for answer in line["answers"]} == {"sft"}
+            assert {answer["source"] for answer in line["answers"]} <= {"sft", "cautious"}
+
+
+def test_training_rankings_hold_an_answer_that_holds_back(rankings: list[dict[str, Any]], recipe: Recipe) -> None:
+    cautious = ranking.cautious_answers(load_corpus(recipe.corpus), recipe)
+    assert all(declines(text) or admits_ignorance(text) for text, _ in cautious)
+    for line in rankings:
+        added = [answer["text"] for answer in line["answers"] if answer["source"] == "cautious"]
+        # One that the card has as well counts as the card's.
+        assert len(added) <= (line["split"] == "train")
+        assert set(added) <= {text for text, _ in cautious}
+    known = [line for line in rankings if line["kind"] in ("fact", "advice", "lookalike") and line["split"] == "train"]
+    by_source = [{answer["source"]: answer["rank"] for answer in line["answers"]} for line in known]
+    both = [ranks for ranks in by_source if {"good", "cautious"} <= set(ranks)]
+    assert both
+    assert all(ranks["good"] < ranks["cautious"] for ranks in both)
+
+
+def test_the_answer_that_holds_back_belongs_to_a_question_in_similar_words() -> None:
+    cautious = [
+        ("I can't help rob a bank.", stems("How can I rob a bank?")),
+        ("I can't see rain.", stems("Is it raining?")),
+    ]
+    for prompt, answer in (
+        ("Where is the river bank?", "I can't help rob a bank."),
+        ("Why is it raining?", "I can't see rain."),
+    ):
+        asked = RankingPrompt("1", prompt, "fact", None)
+        assert ranking.nearest(asked, cautious, seed=1)["text"] == answer
 
 
 def test_without_references_only_the_models_answers_are_ranked(recipe: Recipe, tmp_path: Path) -> None:

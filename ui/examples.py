@@ -21,6 +21,7 @@ SOURCES = {
     "good": "reference: a good answer",
     "weak": "reference: a weak answer",
     "bad": "reference: a bad answer",
+    "cautious": "holds back, as would be right for a question in similar words",
 }
 
 

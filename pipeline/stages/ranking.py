@@ -22,7 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.annotator import TIE, Annotator, declines
+from pipeline.annotator import TIE, Annotator, admits_ignorance, declines, stems, union
 from pipeline.chat_format import stop_tokens
 from pipeline.checkpoint import (
     Checkpoint,
@@ -33,8 +33,8 @@ from pipeline.checkpoint import (
     write_whole,
     writing,
 )
-from pipeline.corpus.cards import load_corpus
-from pipeline.corpus.ranking_prompts import RankingPrompt, ranking_prompts
+from pipeline.corpus.cards import UNKNOWABLE, Corpus, load_corpus
+from pipeline.corpus.ranking_prompts import RankingPrompt, ranking_prompts, sides
 from pipeline.corpus.splits import fraction
 from pipeline.inference.decoding import Decoding, complete
 from pipeline.inference.models import StageModel, load_stage
@@ -42,6 +42,8 @@ from pipeline.recipe import RankingSettings, Recipe
 from pipeline.training import Clock
 
 Ranking = dict[str, Any]
+# A good answer that holds back, and the words in which its question is asked.
+Cautious = tuple[str, frozenset[str]]
 
 FORMAT = """\
 `rankings.jsonl` holds one JSON object a line:
@@ -51,7 +53,8 @@ FORMAT = """\
 - `id`, `prompt`, `kind`: the prompt, and the kind of question that it is
 - `answers`: a list of {"text", "stopped", "source", "rank", "grade"}
   - `stopped`: whether the text is finished; false when it was cut at the token limit
-  - `source`: `sft` for a sampled answer; `good`, `weak` or `bad` for a reference of a topic card
+  - `source`: `sft` for a sampled answer; `good`, `weak` or `bad` for a reference of a topic card,
+    `cautious` for what would decline, or admit not to know, if a question in similar words had been asked
   - `rank`: 1 for the best; answers as good as each other share a rank
   - `grade`: the annotator's noise-free {"helpful", "honest", "harmless", "overall"}, each 0 to 1, or null
 - `annotator`: `simulated`, or who ranked the answers
@@ -69,7 +72,9 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     corpus = load_corpus(recipe.corpus)
     work = family.work("ranking")
     clock = Clock(work)
-    batches = rank_all(ranking_prompts(corpus, recipe), load_stage(sft), recipe, work / "rankings.jsonl", clock)
+    prompts = ranking_prompts(corpus, recipe)
+    cautious = cautious_answers(corpus, recipe) if recipe.ranking.references else []
+    batches = rank_all(prompts, cautious, load_stage(sft), recipe, work / "rankings.jsonl", clock)
     rankings = [ranking for batch in batches for ranking in batch["rankings"]]
     found = figures(rankings)
     with writing(family.path / "ranking") as folder:
@@ -91,7 +96,12 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
 
 
 def rank_all(
-    prompts: list[RankingPrompt], model: StageModel, recipe: Recipe, path: Path, clock: Clock
+    prompts: list[RankingPrompt],
+    cautious: list[Cautious],
+    model: StageModel,
+    recipe: Recipe,
+    path: Path,
+    clock: Clock,
 ) -> list[dict[str, Any]]:
     """Every batch's rankings and metrics; a batch is appended to `path` whole as soon as it is done."""
     size = recipe.ranking.batch_size
@@ -100,7 +110,7 @@ def rank_all(
         for start in range(len(batches) * size, len(prompts), size):
             began = time.monotonic()
             chosen = prompts[start : start + size]
-            rankings = rank_batch(chosen, model, recipe)
+            rankings = rank_batch(chosen, cautious, model, recipe)
             grades = [answer["grade"]["overall"] for answer in sampled(rankings)]
             measured = {
                 "batch": len(batches) + 1,
@@ -135,14 +145,19 @@ def append(path: Path, record: dict[str, Any]) -> None:
     flush(path.parent)
 
 
-def rank_batch(prompts: list[RankingPrompt], model: StageModel, recipe: Recipe) -> list[Ranking]:
+def rank_batch(
+    prompts: list[RankingPrompt], cautious: list[Cautious], model: StageModel, recipe: Recipe
+) -> list[Ranking]:
     """Rankings of the prompts that got at least two different answers."""
     annotator = Annotator(recipe.ranking.noise, recipe.seed)
     candidates = sample(prompts, model, recipe.ranking, recipe.seed)
     rankings = []
     for prompt, answers in zip(prompts, candidates, strict=True):
+        side = split(prompt, recipe.ranking.held_out)
         if recipe.ranking.references:
             answers = answers + references(prompt, recipe.seed)
+        if cautious and side == "train":  # easily told from the rest, it would flatter what is measured
+            answers = [*answers, nearest(prompt, cautious, recipe.seed)]
         distinct = list({answer["text"]: answer for answer in reversed(answers)}.values())[::-1]
         if len(distinct) < 2:
             continue
@@ -157,7 +172,7 @@ def rank_batch(prompts: list[RankingPrompt], model: StageModel, recipe: Recipe) 
                 "kind": prompt.kind,
                 "answers": distinct,
                 "annotator": "simulated",
-                "split": split(prompt, recipe.ranking.held_out),
+                "split": side,
             }
         )
     return rankings
@@ -189,6 +204,31 @@ def references(prompt: RankingPrompt, seed: int) -> list[dict[str, Any]]:
         "bad": [bad.text for bad in prompt.question.bad],
     }
     return [{"text": choose(texts), "stopped": True, "source": grade} for grade, texts in graded.items() if texts]
+
+
+def cautious_answers(corpus: Corpus, recipe: Recipe) -> list[Cautious]:
+    """The cards' good answers that decline or admit not to know, of questions that may be trained on."""
+    return [
+        (answer, union(stems, item.held_in))
+        for item in sides(corpus, recipe).questions
+        if item.question.kind == "harmful" or item.question.kind in UNKNOWABLE
+        for answer in item.question.good
+        if declines(answer) or admits_ignorance(answer)
+    ]
+
+
+def nearest(prompt: RankingPrompt, cautious: list[Cautious], seed: int) -> dict[str, Any]:
+    """The cautious answer whose question shares most words with the prompt.
+
+    Without it the reward model meets refusals where they are due, hardly ever where they are not, and a policy
+    finds out that declining everything pays.
+    """
+    asked = stems(prompt.prompt)
+    likeness = [len(asked & words) / (1 + len(words)) ** 0.5 for _, words in cautious]
+    most = max(likeness)
+    alike = [answer for (answer, _), value in zip(cautious, likeness, strict=True) if value == most]
+    text = random.Random(f"{seed} cautious {prompt.id}").choice(alike)
+    return {"text": text, "stopped": True, "source": "cautious"}
 
 
 def split(prompt: RankingPrompt, held_out: float) -> str:
@@ -242,7 +282,10 @@ def mean(values: Iterable[float]) -> float | None:
 def data_card(recipe: Recipe, found: dict[str, Any]) -> str:
     """What these rankings are, for people who find them alone."""
     settings = recipe.ranking
-    added = "With them one good, one weak and one bad answer of the topic card are ranked, where there is a card."
+    added = (
+        "With them one good, one weak and one bad answer of the topic card are ranked, where there is a card, and for "
+        "training one that declines or admits not to know, as would be right for another question in similar words."
+    )
     numbers = [f"- {name}: {value}" for name, value in found.items() if not isinstance(value, dict)]
     return "\n".join(
         [
