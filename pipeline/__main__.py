@@ -128,6 +128,16 @@ def parser() -> argparse.ArgumentParser:
     target.add_argument("--private", action="store_true", help="if the repository is made now")
     kind = kinds.add_parser("models", parents=[family, target], help="the checkpoints, one folder a stage")
     kind.set_defaults(run=publish_family)
+    kind = kinds.add_parser("corpus", parents=[target], help="the authored topic cards and prompts, as a dataset")
+    kind.set_defaults(run=publish_corpus)
+    kind = kinds.add_parser("rankings", parents=[family, target], help="a family's ranked answers, as a dataset")
+    kind.set_defaults(run=publish_rankings)
+    kind = kinds.add_parser("votes", help="what the people in a room ranked, without their names, as a dataset")
+    kind.add_argument("--repo", required=True, metavar="OWNER/NAME")
+    kind.add_argument("--rooms", type=Path, required=True, metavar="DIR", help="where `app.py --rooms` keeps them")
+    kind.add_argument("--room", required=True, metavar="NAME")
+    kind.add_argument("--public", action="store_true", help="else it is private if it is made now")
+    kind.set_defaults(run=publish_votes)
     kind = kinds.add_parser("space", parents=[family, target], help="the page with its family, as a Space")
     kind.add_argument("--hardware", metavar="NAME", help="such as zero-a10g; else what the Space has")
     kind.add_argument("--dry-run", action="store_true", help="list what would be uploaded, and how large it is")
@@ -291,6 +301,31 @@ def publish_family(options: argparse.Namespace) -> None:
     from pipeline.publish.models import publish_models
 
     print(f"uploaded: {publish_models(open_family(options.family), options.repo, options.private)}")
+
+
+def publish_corpus(options: argparse.Namespace) -> None:
+    from pipeline.publish.datasets import corpus_files, publish_dataset
+
+    print(f"uploaded: {publish_dataset(corpus_files(), options.repo, options.private)}")
+
+
+def publish_rankings(options: argparse.Namespace) -> None:
+    from pipeline.publish.datasets import publish_dataset, ranking_files
+
+    files = ranking_files(open_family(options.family))
+    print(f"uploaded: {publish_dataset(files, options.repo, options.private)}")
+
+
+def publish_votes(options: argparse.Namespace) -> None:
+    from pipeline.publish.datasets import publish_dataset, vote_files
+    from pipeline.rooms.labels import VOTES, Labels, room_name
+
+    file = options.rooms / VOTES
+    if not file.is_file():
+        raise InputError(f"there are no votes at {file}; name the folder of `app.py --rooms`")
+    labels = Labels(file).of(room_name(options.room))
+    files = vote_files(labels, seed=0)
+    print(f"uploaded: {publish_dataset(files, options.repo, private=not options.public)}")
 
 
 def publish_page(options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from pipeline.checkpoint import Family, read_json_lines
 from pipeline.errors import InputError
 from pipeline.rooms.answers import Candidate
-from pipeline.rooms.labels import Labels
+from pipeline.rooms.labels import VOTES, Labels
 from pipeline.rooms.policy import move
 from pipeline.rooms.push import Push
 from tests.browsing import PATIENCE
@@ -93,7 +93,7 @@ def test_answers_are_ranked_with_keys_and_the_reward_model_shows_its_order_after
     expect(page.locator("#ballot .verdict")).to_have_count(3)
     expect(page.locator("#rank-verdict")).to_contain_text("pairs as you do")
     expect(page.locator("#tally")).to_contain_text("1 vote of 1 person")
-    with Labels(rooms / "votes.sqlite").connected() as connection:
+    with Labels(rooms / VOTES).connected() as connection:
         [label] = [json.loads(text) for (text,) in connection.execute("SELECT label FROM votes")]
     ranks = {answer["text"]: answer["rank"] for answer in label["answers"]}
     assert [ranks[text] for text in (before[2], before[1], before[0])] == [1, 2, 2]

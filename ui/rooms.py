@@ -12,7 +12,7 @@ from pipeline.errors import InputError
 from pipeline.inference.models import RewardModel, StageModel
 from pipeline.rooms.adapters import policy_of, reward_of
 from pipeline.rooms.collecting import Collecting, collecting
-from pipeline.rooms.labels import Label, Labels, now, room_name
+from pipeline.rooms.labels import VOTES, Label, Labels, now, room_name
 from pipeline.rooms.push import Push
 from pipeline.run import RECIPE
 from ui.answering import LoadedFamily
@@ -97,7 +97,7 @@ def open_rooms(family: LoadedFamily, folder: Path | None) -> Rooms:
     Raises InputError if votes are to be collected, and cannot be.
     """
     folder = folder or Path(tempfile.mkdtemp(prefix="stagewise-rooms-"))
-    return Rooms(family, folder, Labels(folder / "votes.sqlite"), Jobs(), collecting(folder / ".collected"))
+    return Rooms(family, folder, Labels(folder / VOTES), Jobs(), collecting(folder / ".collected"))
 
 
 def open_room(asked: str, person: str) -> str:

@@ -1,9 +1,11 @@
-"""Speaking with the Hub: what it refuses is one clear line."""
+"""Speaking with the Hub: everything in one commit, and what it refuses is one clear line."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from pipeline.errors import InputError
@@ -15,6 +17,20 @@ ADVICE = {
     409: "the name is taken by something else: choose another",
     429: "the Hub asks for patience: try again in a few minutes",
 }
+
+# What the Hub adds to every repository.
+KEPT = {".gitattributes"}
+
+
+def upload(repo: str, kind: str, files: Mapping[str, Path | bytes], message: str) -> None:
+    """Make these the only files of a repository that is there already; `kind` is model, dataset or space."""
+    api = HfApi()
+    stale = set(api.list_repo_files(repo, repo_type=kind)) - {*files, *KEPT}
+    additions = [
+        CommitOperationAdd(name, file if isinstance(file, bytes) else str(file)) for name, file in sorted(files.items())
+    ]
+    removals = [CommitOperationDelete(name) for name in sorted(stale)]
+    api.create_commit(repo, repo_type=kind, operations=[*additions, *removals], commit_message=message)
 
 
 @contextmanager

@@ -4,17 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import HfApi
 
 from pipeline.checkpoint import RECORD, Family
 from pipeline.errors import InputError
 from pipeline.model_card import WHAT_IT_IS
-from pipeline.publish.hub import clear_errors
+from pipeline.publish.hub import clear_errors, upload
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.run import RECIPE
 
-# What the Hub adds to every repository.
-KEPT = {".gitattributes"}
 SHOWN = (
     "stops by itself",
     "held-out wordings correct",
@@ -41,22 +39,10 @@ def publish_models(family: Family, repo: str, private: bool) -> str:
 
     Raises InputError for a damaged family, and for what the Hub refuses; then nothing has changed there.
     """
-    files = contents(family)
-    card = family_card(family, repo)
+    files = contents(family) | {"README.md": family_card(family, repo).encode()}
     with clear_errors(repo):
-        api = HfApi()
-        address = api.create_repo(repo, private=private, exist_ok=True)
-        stale = set(api.list_repo_files(repo)) - {*files, "README.md", *KEPT}
-        additions = [CommitOperationAdd(name, str(file)) for name, file in files.items()]
-        api.create_commit(
-            repo,
-            operations=[
-                CommitOperationAdd("README.md", card.encode()),
-                *additions,
-                *(CommitOperationDelete(name) for name in sorted(stale)),
-            ],
-            commit_message=f"The family {family.name}",
-        )
+        address = HfApi().create_repo(repo, private=private, exist_ok=True)
+        upload(repo, "model", files, f"The family {family.name}")
     return str(address)
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, SpaceHardware
+from huggingface_hub import HfApi, SpaceHardware
 
 from pipeline.checkpoint import Family
 from pipeline.errors import InputError
-from pipeline.publish.hub import clear_errors
-from pipeline.publish.models import KEPT, contents
+from pipeline.publish.hub import clear_errors, upload
+from pipeline.publish.models import contents
 from pipeline.recipe import REPOSITORY
 
 # Patterns below the repository. The bundled family comes on top, from wherever it lies.
@@ -59,16 +59,7 @@ def publish_space(files: dict[str, Path], repo: str, private: bool, hardware: Sp
         address = api.create_repo(
             repo, repo_type="space", space_sdk="gradio", space_hardware=hardware, private=private, exist_ok=True
         )
-        stale = set(api.list_repo_files(repo, repo_type="space")) - {*files, *KEPT}
-        api.create_commit(
-            repo,
-            repo_type="space",
-            operations=[
-                *(CommitOperationAdd(name, str(file)) for name, file in sorted(files.items())),
-                *(CommitOperationDelete(name) for name in sorted(stale)),
-            ],
-            commit_message="The page and its family",
-        )
+        upload(repo, "space", files, "The page and its family")
         try:
             runtime = api.wait_for_space(repo, timeout=PATIENCE, poll_interval=SECONDS_BETWEEN_LOOKS)
         except TimeoutError as error:

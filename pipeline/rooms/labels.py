@@ -25,6 +25,7 @@ from pipeline.recipe import describe
 
 Criterion = Literal["helpful", "honest", "harmless"]
 
+VOTES = "votes.sqlite"  # in the folder of the rooms
 ROOM = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 LONGEST_NAME = 40  # characters of an annotator's name
 LONGEST_TEXT = 4_000  # characters of a prompt or an answer
