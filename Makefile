@@ -19,6 +19,7 @@ check: .venv/installed               ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/Dockerfile
 
 pictures: .venv/installed chromium   ## the README's screenshots, taken from the real page
 	$(BIN)/python -m ui.pictures --family $(FAMILY)

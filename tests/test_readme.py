@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from pipeline.recipe import REPOSITORY
+from pipeline.rooms.labels import VOTES, Labels, read_labels
 from tests.families import random_family
 from tests.hub import TOKEN, Hub, running_hub
 from ui.answering import load
@@ -34,6 +35,8 @@ def folder(nano_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.jsonl").write_text(line + "\n", encoding="utf-8")
     votes = (nano_family / "ranking" / "rankings.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "votes.jsonl").write_text("".join(votes[:20]), encoding="utf-8")
+    labels = read_labels(folder / "votes.jsonl")
+    Labels(folder / "rooms" / VOTES).add([label.model_copy(update={"room": "class-7b"}) for label in labels])
     return folder
 
 
