@@ -5,9 +5,10 @@ import importlib.util
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from pipeline.checkpoint import Checkpoint, Family
+from pipeline.checkpoint import RECORD, Checkpoint, Family
 from pipeline.errors import InputError
 from pipeline.inference.models import RewardModel, StageModel
 from pipeline.rooms.adapters import policy_of, reward_of
@@ -23,6 +24,7 @@ RETRAIN, MOVE = "retrain", "move"
 WORK = {RETRAIN: "pipeline.rooms.reward.retrain", MOVE: "pipeline.rooms.policy.move"}
 STAGES = {RETRAIN: "reward", MOVE: "rlhf"}
 LONGEST_NICKNAME = 24  # characters
+MODELS_KEPT = 8  # of rooms, ready to be asked: to read one takes as long as to answer with it
 NO_TRAINING = "training is not installed here: run the page from a clone of the project, with: make demo"
 
 
@@ -57,12 +59,17 @@ class Rooms:
 
     def reward(self, room: str) -> RewardModel | None:
         """The reward model as this room has changed it; the family's own before that."""
-        place = self.place(room)
-        return reward_of(self.family.files, place) if place.has("reward") else self.family.reward
+        written = self.written(room, RETRAIN)
+        return kept_reward(self.family.files, self.folder / room, written) if written else self.family.reward
 
     def policy(self, room: str) -> StageModel:
         """The policy as this room has moved it. Raises InputError if it has not yet."""
-        return policy_of(self.family.files, self.place(room))
+        return kept_policy(self.family.files, self.folder / room, self.written(room, MOVE))
+
+    def written(self, room: str, kind: str) -> int:
+        """When the newest adapter of a room was written, in nanoseconds; 0 if it has none."""
+        place, stage = self.place(room), STAGES[kind]
+        return (place.path / stage / RECORD).stat().st_mtime_ns if place.has(stage) else 0
 
     def retrain(self, room: str) -> Job:
         """Queue the training of the reward model on the room's votes. Raises InputError if it cannot be."""
@@ -89,6 +96,16 @@ class Rooms:
                 raise InputError(f"this family has no {stage} stage yet; train it with: python -m pipeline run")
         if not (self.family.files.path / RECIPE).is_file():
             raise InputError("this family's recipe is missing; train the family again")
+
+
+@lru_cache(MODELS_KEPT)
+def kept_reward(family: Family, room: Path, written: int) -> RewardModel:
+    return reward_of(family, Family(room))
+
+
+@lru_cache(MODELS_KEPT)
+def kept_policy(family: Family, room: Path, written: int) -> StageModel:
+    return policy_of(family, Family(room))
 
 
 def open_rooms(family: LoadedFamily, folder: Path | None) -> Rooms:
