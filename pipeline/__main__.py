@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
         "--prompts", type=positive, default=20, metavar="N", help="of each kind and split (default: 20)"
     )
     command.set_defaults(run=report)
-    publish = commands.add_parser("publish", help="upload to the Hugging Face Hub")
+    publish = commands.add_parser("publish", help="upload to the Hugging Face Hub, or write a static site")
     kinds = publish.add_subparsers(required=True, metavar="WHAT")
     target = argparse.ArgumentParser(add_help=False)
     target.add_argument("--repo", required=True, metavar="OWNER/NAME")
@@ -142,6 +142,10 @@ def parser() -> argparse.ArgumentParser:
     kind.add_argument("--hardware", metavar="NAME", help="such as zero-a10g; else what the Space has")
     kind.add_argument("--dry-run", action="store_true", help="list what would be uploaded, and how large it is")
     kind.set_defaults(run=publish_page)
+    kind = kinds.add_parser("web", parents=[family], help="the page as a static site: the models run in the browser")
+    kind.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or an empty folder")
+    kind.add_argument("--bits", type=int, choices=(8, 32), default=8, help="of a weight (default: %(default)s)")
+    kind.set_defaults(run=publish_static)
 
     command = commands.add_parser("chat", parents=[family, decoding], help="talk to one stage")
     command.add_argument("--stage", choices=ANSWERING, default="rlhf", metavar="STAGE", help="default: %(default)s")
@@ -342,6 +346,14 @@ def publish_page(options: argparse.Namespace) -> None:
         print(listing(files))
     else:
         print(f"running: {publish_space(files, options.repo, options.private, hardware)}")
+
+
+def publish_static(options: argparse.Namespace) -> None:
+    from pipeline.publish.web import publish_web
+
+    loaded = publish_web(opened(options), options.out, options.bits)
+    print(f"written: a visitor loads {loaded / 1e6:.1f} MB; look at it with")
+    print(f"python -m http.server --bind 127.0.0.1 --directory {options.out}")
 
 
 def chat(options: argparse.Namespace) -> None:
