@@ -4,12 +4,12 @@ RECIPE ?= tiny
 FAMILY ?= checkpoints/tiny
 BIN := .venv/bin
 
-.PHONY: demo test train check pictures clean chromium
+.PHONY: demo test train check pictures clean chromium npm
 
 demo: .venv/installed                ## open the page with the bundled family
 	$(BIN)/python app.py --open --family $(FAMILY)
 
-test: .venv/installed chromium       ## train a nano family and test everything with it
+test: .venv/installed chromium npm   ## train a nano family and test everything with it
 	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile
 
 train: .venv/installed               ## train a family: make train RECIPE=nano
@@ -35,8 +35,10 @@ clean:                               ## what tools left behind; trained families
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-chromium:
-	@command -v chromium >/dev/null && exit; \
-	command -v apt-get >/dev/null || { echo "the browser tests need Chromium: install a command 'chromium'"; exit 1; }; \
+chromium: WANTED := chromium
+npm: WANTED := nodejs npm
+chromium npm:
+	@command -v $@ >/dev/null && exit; \
+	command -v apt-get >/dev/null || { echo "the browser tests need a command '$@': install $(WANTED)"; exit 1; }; \
 	sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
-	$$sudo apt-get update && $$sudo apt-get install --yes --no-install-recommends chromium
+	$$sudo apt-get update && $$sudo apt-get install --yes --no-install-recommends $(WANTED)

@@ -271,6 +271,18 @@ def test_stop_ends_every_column_and_the_next_prompt_begins_anew(browser: Browser
         expect(page.locator(".stage[data-state=waiting]")).to_have_count(3)
 
 
+def test_what_is_sent_while_another_answer_is_written_takes_its_place(page: Page) -> None:
+    last = PROMPTS[1]
+    for prompt in (PROMPTS[0], PROMPTS[2], last):
+        send(page, prompt)
+    finish(page)
+    shown = page.locator(".written").all_inner_texts()
+    send(page, last)
+    finish(page)
+    assert page.locator(".written").all_inner_texts() == shown
+    expect(page.locator(".stage.base .given")).to_have_text(last)
+
+
 def test_a_model_that_is_missing_leaves_the_others_alone(browser: Browser, small: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     shutil.copytree(small, site)
@@ -346,14 +358,19 @@ def test_an_output_that_holds_something_is_left_alone(
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_family_that_is_missing_unfinished_or_damaged(
+def test_a_family_that_is_missing_unfinished_damaged_or_of_another_shape(
     capsys: pytest.CaptureFixture[str], family: Family, tmp_path: Path
 ) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     assert "no family at" in complaint(capsys, tmp_path / "nowhere", tmp_path / "out")
     copy = tmp_path / "copy"
     shutil.copytree(family.path, copy)
     (copy / "sft" / "config.json").write_text("{}", encoding="utf-8")
     assert "truncated or altered" in complaint(capsys, copy, tmp_path / "out")
+    odd = LlamaConfig(vocab_size=400, hidden_size=24, num_attention_heads=2, num_hidden_layers=1)
+    write(copy, "sft", load_recipe("nano"), LlamaForCausalLM(odd), random_tokenizer(), {})
+    assert "a multiple of 16 wide" in complaint(capsys, copy, tmp_path / "out")
     shutil.rmtree(copy / "sft")
     assert "has no finished sft stage" in complaint(capsys, copy, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,7 @@
-"""The page as a static site: the models of a family run in the visitor's browser, and nothing has to serve them."""
+"""The page as a static site: the models of a family run in the visitor's browser, and nothing has to serve them.
+
+Imported late: it needs torch.
+"""
 
 import hashlib
 import json
@@ -8,17 +11,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 import yaml
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from pipeline.checkpoint import Family, sha256, writing
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
-from pipeline.inference.models import LONGEST_PROMPT, SHORTEST_ROOM, context_length, load_reward, load_stage
+from pipeline.inference.models import LONGEST_PROMPT, SHORTEST_ROOM, context_length, load
 from pipeline.publish.graph import HEAD, has_graph, llama_graph
 from pipeline.recipe import REPOSITORY
 
-ANSWERING = ("base", "sft", "rlhf")
-STAGES = (*ANSWERING, "reward")
+STAGES = ("base", "sft", "rlhf", "reward")
 SITE = Path(__file__).parent / "site"
 # As they are; the style sheets are those of the page of `app.py`.
 COPIED = (
@@ -63,15 +67,15 @@ things.
 def publish_web(family: Family, out: Path, bits: int) -> int:
     """Write the site into the folder `out`, whole or not at all. Returns how many bytes a visitor loads.
 
-    Raises InputError for an output that is in use, for missing or damaged stages, for models that are no plain
-    Llamas, and if npm is missing or fails.
+    Raises InputError for an output that is in use, for missing or damaged stages, for models that have no graph,
+    and if node or npm is missing or fails.
     """
     check_output(out)
     check_tools()
     models = read_models(family)
     with writing(out.absolute()) as folder:
         for stage, model in models.items():
-            (folder / model_file(stage)).write_bytes(llama_graph(model, bits).SerializeToString())
+            (folder / f"{stage}.onnx").write_bytes(llama_graph(model, bits).SerializeToString())
         for file in COPIED:
             shutil.copy(file, folder)
         build(folder)
@@ -79,10 +83,6 @@ def publish_web(family: Family, out: Path, bits: int) -> int:
         describe(folder, family, models)
         loaded = [file for file in folder.iterdir() if file.name not in (RUNTIMES["webgpu"], "README.md", "LICENSE")]
         return sum(file.stat().st_size for file in loaded)
-
-
-def model_file(stage: str) -> str:
-    return f"{stage}.onnx"
 
 
 def check_output(out: Path) -> None:
@@ -94,25 +94,27 @@ def check_output(out: Path) -> None:
 def check_tools() -> None:
     for tool in ("node", "npm"):
         if shutil.which(tool) is None:
-            raise InputError(f"no command {tool!r}: install Node.js 20 or later, which has both node and npm")
+            raise InputError(f"no command {tool!r}: install Node.js 18 or later, which has both node and npm")
 
 
 def read_models(family: Family) -> dict[str, Any]:
-    """The models of the four stages, each verified."""
+    """The models of the four stages, each verified, with the weights that were trained."""
     missing = [stage for stage in STAGES if not family.has(stage)]
     if missing:
         raise InputError(f"{family.path} has no finished {missing[0]} stage; the page needs {', '.join(STAGES)}")
     checkpoints = {stage: family.checkpoint(stage) for stage in STAGES}
     if len({checkpoint.record["files"].get(TOKENIZER) for checkpoint in checkpoints.values()}) > 1:
         raise InputError(f"the stages of {family.path} differ in {TOKENIZER}; the page needs one for all")
-    models = {stage: load_stage(checkpoints[stage]).model for stage in ANSWERING}
-    models["reward"] = load_reward(checkpoints["reward"]).model
-    for stage, model in models.items():
+    models = {}
+    for stage, checkpoint in checkpoints.items():
+        kind = AutoModelForSequenceClassification if stage == "reward" else AutoModelForCausalLM
+        model, _ = load(kind, checkpoint, torch.float32)
         if not has_graph(model):
             raise InputError(
-                f"the {stage} stage of {family.path} cannot run in a browser: only plain Llamas can, with heads that "
-                f"are a multiple of {HEAD} wide; train the family anew with such a shape"
+                f"{checkpoint.path} cannot run in a browser: only plain Llamas can, with heads that are a multiple of "
+                f"{HEAD} wide; train the family anew with such a shape"
             )
+        models[stage] = model.cpu()
     return models
 
 

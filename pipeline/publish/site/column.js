@@ -58,7 +58,8 @@ export class Column {
     this.part(".how > span").textContent = ENDINGS[state];
     this.part(".how use").setAttribute("href", `#${state}`);
     this.part(".count").textContent = tokens.length ? `${tokens.length} token${tokens.length === 1 ? "" : "s"}` : "";
-    this.part(".speed").textContent = tokens.length ? `${Math.round(tokens.length / seconds)} tokens/s` : "";
+    this.part(".speed").hidden = !tokens.length;
+    this.part(".speed span").textContent = Math.round(tokens.length / seconds);
     this.showReward(reward);
   }
 

@@ -35,10 +35,15 @@ export class Model {
       last_place: new this.Tensor("int32", [length - 1], [1]),
       ...past,
     });
-    for (const tensor of Object.values(past)) tensor.dispose();
+    this.forget(past);
     return {
       output: await output.getData(true),
       past: Object.fromEntries(Object.entries(present).map(([name, tensor]) => [`past_${name}`, tensor])),
     };
+  }
+
+  // Give back the memory of a past that nothing follows.
+  forget(past) {
+    for (const tensor of Object.values(past)) tensor.dispose();
   }
 }

@@ -1,11 +1,13 @@
 // The models of the family, each in a worker of its own: none waits for another, and none takes another down.
 
+// What the browser has is used if the server says that it is still the same.
+const CURRENT = { cache: "no-cache" };
 const STAGES = ["base", "sft", "rlhf", "reward"];
 
-// Start to load all models. `onProgress` hears how many bytes have arrived, and of how many, `device` is webgpu or wasm.
-// `kept` is settled when all large files are kept for when there is no network.
+// Start to load all models, to run on the `device` wasm or webgpu. `onProgress` hears how many bytes have arrived, and
+// of how many; `kept` is settled when all large files are kept for when there is no network.
 export async function openFamily({ device = "wasm", onProgress = () => {} } = {}) {
-  const family = await (await fetch("family.json")).json();
+  const family = await (await fetch("family.json", CURRENT)).json();
   const downloads = [];
   const progress = { loaded: 0, total: 0 };
   const get = (name) => {
@@ -65,12 +67,14 @@ class StageModel {
   }
 
   // The answer as it grows, token by token; the last one is `stopped` by the model itself, or `cut` at the limit.
+  // It ends with an error when another one is begun.
   async *answer(prompt, { temperature, seed }) {
     await this.ready;
     const { limit, context, shortestRoom } = this.family;
-    await this.call("begin", [plain(prompt), { chat: this.chat, temperature, seed, limit, context, shortestRoom }]);
+    const settings = { chat: this.chat, temperature, seed, limit, context, shortestRoom };
+    const number = await this.call("begin", [plain(prompt), settings]);
     for (;;) {
-      const answer = await this.call("next", []);
+      const answer = await this.call("next", [number]);
       yield answer;
       if (answer.stopped || answer.cut) return;
     }
@@ -89,7 +93,7 @@ async function download(name, bytes, version, onBytes) {
   // Browsers keep things for safe addresses alone: https, or the same machine.
   const cache = await globalThis.caches?.open(`${new URL(".", import.meta.url)} ${version}`);
   const found = await cache?.match(name);
-  const response = found ?? (await fetch(name));
+  const response = found ?? (await fetch(name, CURRENT));
   if (!response.ok) throw new Error(`${name} cannot be loaded (${response.status})`);
   const content = new Uint8Array(bytes);
   let place = 0;

@@ -1,5 +1,5 @@
-// The service worker: it keeps the small files of the page when it is installed, and gives them when there is no network.
-// `publish web` puts VERSION and SMALL before this. The large files are kept by models.js, as they arrive.
+// The service worker: it keeps the small files of the page, and gives them when there is no network. The large ones are
+// kept by models.js, as they arrive. `publish web` puts VERSION and SMALL before this.
 
 // Other sites may keep things at the same host.
 const KEPT = `${registration.scope} ${VERSION}`;

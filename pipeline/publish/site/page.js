@@ -5,19 +5,22 @@ import { bestDevice, openFamily } from "./models.js";
 
 const STAGES = ["base", "sft", "rlhf"];
 const MEGABYTE = 1e6;
+const MILLISECONDS_BETWEEN_VIEWS = 50; // faster than anyone reads: drawing takes time from the models
 const ELSEWHERE = { wasm: "", webgpu: ". Try the processor, under \u201cRuns on\u201d." };
 const part = (selector) => document.querySelector(selector);
 const form = part("form");
 const prompt = part("#prompt textarea");
 
 // The address may name what the models run on.
-const device = new URL(location).searchParams.get("device") ?? (await bestDevice());
+part("#device").value = new URL(location).searchParams.get("device");
+const device = part("#device").value || (await bestDevice());
 const family = await openFamily({ device, onProgress: showProgress });
 const columns = STAGES.map((stage) => new Column(stage, family));
 let turn = 0; // how often somebody has asked or stopped: what belongs to an earlier turn shows nothing more
 
 function showProgress({ loaded, total }) {
   Object.assign(part("progress"), { max: total, value: loaded });
+  part("#progress b").textContent = loaded < total ? "Loading the models" : "Starting the models";
   part("#progress span").textContent = `${(loaded / MEGABYTE).toFixed(1)} of ${(total / MEGABYTE).toFixed(1)} MB`;
 }
 
@@ -54,25 +57,31 @@ async function fill(column, prompt, settings, mine) {
   try {
     await model.ready;
     const start = performance.now();
-    for await (const { text, tokens, stopped, cut } of model.answer(prompt, settings)) {
+    let shown = 0;
+    let ended;
+    for await (const { text, tokens, stopped } of model.answer(prompt, settings)) {
       if (mine !== turn) return;
-      const state = stopped ? "stopped" : cut ? "cut" : "writing";
-      view = { state, prompt, text, tokens, seconds: (performance.now() - start) / 1000 };
-      if (state === "writing") column.show(view);
+      const now = performance.now();
+      ended = stopped ? "stopped" : "cut";
+      view = { state: "writing", prompt, text, tokens, seconds: (now - start) / 1000 };
+      if (now - shown < MILLISECONDS_BETWEEN_VIEWS) continue;
+      column.show(view);
+      shown = now;
     }
     column.show({ ...view, state: "scoring" });
-    const reward = await score(prompt, view);
+    const reward = await score(prompt, view.text, ended === "stopped");
     if (mine !== turn) return;
-    column.show({ ...view, reward });
+    column.show({ ...view, state: ended, reward });
     announce(column);
   } catch (error) {
     if (mine === turn) column.show({ ...view, state: "failed", error: error.message });
   }
 }
 
-async function score(prompt, { text, state }) {
+// Without a reward model the answers are still worth reading.
+async function score(prompt, answer, finished) {
   try {
-    return await family.models.reward.score(prompt, text, state === "stopped");
+    return await family.models.reward.score(prompt, answer, finished);
   } catch (error) {
     say(`There are no rewards: ${error.message}`, "problem");
     return null;

@@ -20,25 +20,36 @@ const calls = {
     text = new Text(tokenizer);
   },
 
-  // Begin an answer to a prompt, in the chat format or as it stands.
+  // Begin an answer to a prompt, in the chat format or as it stands. Returns its number.
   begin(prompt, { chat, temperature, seed, limit, context, shortestRoom }) {
-    const tokens = chat ? text.prompt(prompt) : text.encode(prompt);
+    const unread = chat ? text.prompt(prompt) : text.encode(prompt);
     const longest = context - shortestRoom;
-    if (tokens.length > longest) {
-      throw new Error(`the prompt has ${tokens.length} tokens, and at most ${longest} leave room for an answer; shorten it`);
+    if (unread.length > longest) {
+      throw new Error(`the prompt has ${unread.length} tokens; at most ${longest} leave room to answer, shorten it`);
     }
-    const room = Math.min(limit, context - tokens.length);
-    writing = { read: tokens, past: model.nothing(), tokens: [], shown: "", temperature, draws: draws(seed), room };
+    if (writing) model.forget(writing.past);
+    writing = {
+      number: (writing?.number ?? 0) + 1,
+      unread,
+      past: model.nothing(),
+      tokens: [],
+      shown: "",
+      temperature,
+      draws: draws(seed),
+      room: Math.min(limit, context - unread.length),
+    };
+    return writing.number;
   },
 
-  // Write one more token of the answer that was begun last.
-  async next() {
-    const { output, past } = await model.read(writing.read, writing.past);
+  // Write one more token of the answer.
+  async next(number) {
+    if (number !== writing.number) throw new Error("another answer was begun");
+    const { output, past } = await model.read(writing.unread, writing.past);
     const token = choose(output, writing.temperature, writing.draws());
     const stopped = text.stop.includes(token);
     if (!stopped) writing.tokens.push(token);
     const cut = !stopped && writing.tokens.length === writing.room;
-    Object.assign(writing, { read: [token], past });
+    Object.assign(writing, { unread: [token], past });
     const whole = text.decode(writing.tokens);
     // Text is held back while it ends inside a character of several bytes.
     if (stopped || cut || !whole.endsWith(UNFINISHED)) writing.shown = whole;
@@ -48,7 +59,8 @@ const calls = {
   // The reward of an answer, before the family's offset. What is too long loses the beginning of the prompt.
   async score(prompt, answer, finished, context) {
     const [first, ...rest] = text.exchange(prompt, answer, finished);
-    const { output } = await model.read([first, ...rest.slice(-(context - 1))], model.nothing());
+    const { output, past } = await model.read([first, ...rest.slice(-(context - 1))], model.nothing());
+    model.forget(past);
     return output[0];
   },
 };
