@@ -43,8 +43,14 @@ EXCHANGES = [
     ("How? " * 90, "So it is. " * 50, True),
 ]
 LARGEST_DOWNLOAD = 60_000_000
-ANSWER = """async ({ stage, prompts, temperature, seed }) => {
-  window.loaded ??= await (await import("./models.js")).openFamily();
+GRAPHICS_CARD = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+]
+ANSWER = """async ({ stage, prompts, temperature, seed, device }) => {
+  window.loaded ??= await (await import("./models.js")).openFamily({ device });
   const answers = [];
   for (const prompt of prompts) {
     let last;
@@ -164,8 +170,10 @@ def pytorch(family: Family, stage: str, prompts: list[str]) -> list[list[Any]]:
     return [[answer.tokens, answer.stopped] for [answer] in answers]
 
 
-def answers(page: Page, stage: str, prompts: list[str], temperature: float = 0.0, seed: int = 0) -> list[list[Any]]:
-    asked = {"stage": stage, "prompts": prompts, "temperature": temperature, "seed": seed}
+def answers(
+    page: Page, stage: str, prompts: list[str], temperature: float = 0.0, seed: int = 0, device: str = "wasm"
+) -> list[list[Any]]:
+    asked = {"stage": stage, "prompts": prompts, "temperature": temperature, "seed": seed, "device": device}
     return page.evaluate(ANSWER, asked)
 
 
@@ -173,6 +181,14 @@ def test_greedy_answers_are_those_of_pytorch_token_for_token(browser: Browser, f
     with opened(browser, exact) as page:
         for stage in STAGES:
             assert answers(page, stage, PROMPTS) == pytorch(family, stage, PROMPTS)
+
+
+def test_a_graphics_card_gives_the_same(browser: Browser, family: Family, exact: Path) -> None:
+    # One made of software, as machines for tests have no other.
+    software = browser.browser_type.launch(executable_path=shutil.which("chromium"), args=GRAPHICS_CARD)
+    with opened(software, exact) as page:
+        assert answers(page, "rlhf", PROMPTS[:1], device="webgpu") == pytorch(family, "rlhf", PROMPTS[:1])
+    software.close()
 
 
 def test_rewards_are_those_of_pytorch(browser: Browser, family: Family, exact: Path) -> None:

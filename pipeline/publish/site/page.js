@@ -142,7 +142,7 @@ part("#stop").addEventListener("click", stop);
 prompt.addEventListener("input", () => say(""));
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") stop();
-  if (event.key !== "Enter" || event.shiftKey || event.target !== prompt) return;
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.target !== prompt) return;
   event.preventDefault();
   form.requestSubmit();
 });
