@@ -199,79 +199,99 @@ def rank_half(
         withdraw = gr.Button("Take it back", interactive=False, elem_id="withdraw")
     verdict = gr.HTML(elem_id="rank-verdict", apply_default_css=False)
 
-    numbers = count(1)
-    offered = [preset.prompt for preset in presets()]
-    kinds = {preset.prompt: preset.category for preset in presets()}
-    sft = family.models["sft"]
-
-    def decoding(seed: int) -> Decoding:
-        return Decoding(min(LONGEST, family.context // 2), LIVELY, seed=seed)
-
-    def offer(prompt: str, answers: Sequence[Candidate]) -> tuple[Any, ...]:
-        """A task, its answers in an order that says nothing."""
-        new = Task(next(numbers), prompt, kinds.get(prompt, "own"), tuple(random.sample(answers, len(answers))))
-        return new, prompt, new.ballot(), "", gr.Button(interactive=False), ""
-
-    def failed(error: InputError) -> tuple[Any, ...]:
-        return None, SKIP, None, problem(str(error)), gr.Button(interactive=False), ""
-
-    def ask_for(prompt: str, number: int, room: str, nickname: str, person: str) -> tuple[Any, ...]:
-        name = annotator(nickname, person)
-        # The same answers for the whole room; who has voted on this prompt already gets others.
-        votes = sum(vote.prompt == prompt and vote.annotator == name for vote in rooms.labels.of(room))
-        try:
-            family.check(prompt)
-            return offer(prompt, candidates(sft, prompt, number, decoding(votes)))
-        except InputError as error:
-            return failed(error)
-
-    def ask_next(number: int, room: str, nickname: str, person: str) -> tuple[Any, ...]:
-        left = unranked(offered, rooms.labels.of(room), annotator(nickname, person))
-        if not left:
-            return failed(InputError("you have ranked all of the page's prompts; type one of your own"))
-        return ask_for(left[0], number, room, nickname, person)
-
-    def ask_unsure(number: int, room: str, nickname: str, person: str) -> tuple[Any, ...]:
-        left = unranked(offered, rooms.labels.of(room), annotator(nickname, person)) or offered
-        tried = random.sample(left, min(UNSURE_AMONG, len(left)))
-        try:
-            reward = rooms.reward(room)
-            if reward is None:
-                raise InputError("this family has no reward model yet")
-            return offer(*least_sure(sft, reward, tried, number, decoding(0)))
-        except InputError as error:
-            return failed(error)
-
-    def cast(task: Task | None, marked: Any, room: str, nickname: str, person: str) -> tuple[Any, ...]:
-        try:
-            label = label_of(task, marked, room, annotator(nickname, person), family.name)
-        except InputError as error:
-            return SKIP, problem(str(error)), SKIP, SKIP, SKIP, *[SKIP] * len(parts)
-        assert task
-        rooms.vote(label)
-        rewards, said = None, ""
-        if reward := rooms.reward(room):
-            rewards = reward.scores(task.exchanges, [answer.stopped for answer in task.answers])
-            said = agreement_line(reward, label, rooms.labels.of(room))
-        shown = task.ballot() | marked | {"cast": True, "rewards": rewards}
-        return shown, "", said, label, gr.Button(interactive=True), *panels(rooms, room)
-
-    def take_back(label: Label, task: Task | None, marked: Any, room: str) -> list[Any]:
-        rooms.withdraw(label)
-        shown = task.ballot() | marked | {"cast": False, "rewards": None} if task and marked else SKIP
-        said = "<p>Taken back: it counts no more.</p>"
-        return [shown, said, "", gr.Button(interactive=False), *panels(rooms, room)]
-
+    offers, votes = Offers(family, rooms), Votes(family, rooms, len(parts))
     asked = [task, prompt, ballot, notice, withdraw, verdict]
     writing: dict[str, Any] = {"fn": lambda: "<p>SFT is writing.</p>", "inputs": None, "outputs": notice, **QUIET}
-    asking: dict[str, Any] = {"fn": ask_for, "inputs": [prompt, number, *who], "outputs": asked, **HEAVY}
+    asking: dict[str, Any] = {"fn": offers.to, "inputs": [prompt, number, *who], "outputs": asked, **HEAVY}
     for event in (ask.click, prompt.submit):
         event(queue=False, **writing).then(**asking)
-    following.click(queue=False, **writing).then(ask_next, [number, *who], asked, **HEAVY)
-    unsure.click(queue=False, **writing).then(ask_unsure, [number, *who], asked, **HEAVY)
-    vote.click(cast, [task, ballot, *who], [ballot, notice, verdict, cast_last, withdraw, *parts], **QUIET)
-    withdraw.click(take_back, [cast_last, task, ballot, room], [ballot, notice, verdict, withdraw, *parts], **QUIET)
+    following.click(queue=False, **writing).then(offers.to_the_next, [number, *who], asked, **HEAVY)
+    unsure.click(queue=False, **writing).then(offers.where_unsure, [number, *who], asked, **HEAVY)
+    vote.click(votes.cast, [task, ballot, *who], [ballot, notice, verdict, cast_last, withdraw, *parts], **QUIET)
+    undone = [ballot, notice, verdict, withdraw, *parts]
+    withdraw.click(votes.take_back, [cast_last, task, ballot, room], undone, **QUIET)
     return notice, Controls({"prompt": prompt}, asking)
+
+
+class Offers:
+    """Answers of SFT to be ranked. Each call gives the task, its prompt, a ballot, and what stands around them."""
+
+    def __init__(self, family: LoadedFamily, rooms: Rooms) -> None:
+        self.family = family
+        self.rooms = rooms
+        self.numbers = count(1)
+        self.kinds = {preset.prompt: preset.category for preset in presets()}
+
+    def to(self, prompt: str, number: int, room: str, nickname: str, person: str) -> tuple[Any, ...]:
+        """Answers to a prompt: the same for the whole room, others for who has voted on it already."""
+        name = annotator(nickname, person)
+        votes = sum(vote.prompt == prompt and vote.annotator == name for vote in self.rooms.labels.of(room))
+        try:
+            self.family.check(prompt)
+            return self.offer(prompt, candidates(self.family.models["sft"], prompt, number, self.decoding(votes)))
+        except InputError as error:
+            return self.failed(error)
+
+    def to_the_next(self, number: int, room: str, nickname: str, person: str) -> tuple[Any, ...]:
+        """Answers to the first of the page's prompts on which this person has not voted."""
+        left = unranked(list(self.kinds), self.rooms.labels.of(room), annotator(nickname, person))
+        if not left:
+            return self.failed(InputError("you have ranked all of the page's prompts; type one of your own"))
+        return self.to(left[0], number, room, nickname, person)
+
+    def where_unsure(self, number: int, room: str, nickname: str, person: str) -> tuple[Any, ...]:
+        """Answers whose rewards lie closest together, among some of the page's prompts."""
+        offered = list(self.kinds)
+        left = unranked(offered, self.rooms.labels.of(room), annotator(nickname, person)) or offered
+        tried = random.sample(left, min(UNSURE_AMONG, len(left)))
+        try:
+            reward = self.rooms.reward(room)
+            if reward is None:
+                raise InputError("this family has no reward model yet")
+            return self.offer(*least_sure(self.family.models["sft"], reward, tried, number, self.decoding(0)))
+        except InputError as error:
+            return self.failed(error)
+
+    def decoding(self, seed: int) -> Decoding:
+        return Decoding(min(LONGEST, self.family.context // 2), LIVELY, seed=seed)
+
+    def offer(self, prompt: str, answers: Sequence[Candidate]) -> tuple[Any, ...]:
+        """The answers in an order that says nothing."""
+        shuffled = tuple(random.sample(answers, len(answers)))
+        new = Task(next(self.numbers), prompt, self.kinds.get(prompt, "own"), shuffled)
+        return new, prompt, new.ballot(), "", gr.Button(interactive=False), ""
+
+    def failed(self, error: InputError) -> tuple[Any, ...]:
+        return None, SKIP, None, problem(str(error)), gr.Button(interactive=False), ""
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Casting a vote and taking it back. What the `parts` of the room show comes last in each result."""
+
+    family: LoadedFamily
+    rooms: Rooms
+    parts: int
+
+    def cast(self, task: Task | None, marked: Any, room: str, nickname: str, person: str) -> tuple[Any, ...]:
+        try:
+            label = label_of(task, marked, room, annotator(nickname, person), self.family.name)
+        except InputError as error:
+            return SKIP, problem(str(error)), SKIP, SKIP, SKIP, *[SKIP] * self.parts
+        assert task
+        self.rooms.vote(label)
+        rewards, said = None, ""
+        if reward := self.rooms.reward(room):
+            rewards = reward.scores(task.exchanges, [answer.stopped for answer in task.answers])
+            said = agreement_line(reward, label, self.rooms.labels.of(room))
+        shown = task.ballot() | marked | {"cast": True, "rewards": rewards}
+        return shown, "", said, label, gr.Button(interactive=True), *panels(self.rooms, room)
+
+    def take_back(self, label: Label, task: Task | None, marked: Any, room: str) -> list[Any]:
+        self.rooms.withdraw(label)
+        shown = task.ballot() | marked | {"cast": False, "rewards": None} if task and marked else SKIP
+        said = "<p>Taken back: it counts no more.</p>"
+        return [shown, said, "", gr.Button(interactive=False), *panels(self.rooms, room)]
 
 
 def label_of(task: Task | None, marked: Any, room: str, annotator: str, family: str) -> Label:
