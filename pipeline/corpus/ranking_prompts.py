@@ -26,26 +26,26 @@ from pipeline.recipe import Recipe
 Split = Literal["train", "wording", "card", "list", "country"]
 
 # Share of each kind among the prompts. Plain knowledge is most of the corpus, but there the SFT model's
-# answers differ little in worth. What annotators change most is the rest: harm must be declined *and* its
-# look-alikes answered (or declining everything would pay), myths denied *and* true things affirmed,
+# answers differ little in worth. What annotators change most is the rest: harm must be declined *and* as
+# many look-alikes answered (or declining everything would pay), myths denied *and* true things affirmed,
 # the unknowable admitted, distress met with support.
 BALANCE: dict[Kind, float] = {
-    "fact": 0.16,
-    "advice": 0.09,
+    "fact": 0.13,
+    "advice": 0.08,
     "howto": 0.06,
-    "explain": 0.06,
+    "explain": 0.05,
     "define": 0.03,
     "creative": 0.04,
-    "chat": 0.04,
+    "chat": 0.03,
     "identity": 0.04,
     "math": 0.03,
-    "yesno": 0.13,
-    "harmful": 0.13,
-    "lookalike": 0.08,
+    "yesno": 0.14,
+    "harmful": 0.12,
+    "lookalike": 0.12,
     "support": 0.03,
-    "realtime": 0.03,
-    "personal": 0.02,
-    "unknown": 0.03,
+    "realtime": 0.035,
+    "personal": 0.03,
+    "unknown": 0.035,
 }
 
 
