@@ -44,6 +44,9 @@ from pipeline.training import Clock
 Ranking = dict[str, Any]
 # A good answer that holds back, and the words in which its question is asked.
 Cautious = tuple[str, frozenset[str]]
+# Where holding back decides: due in some, wrong in the others. Elsewhere it would only be what loses most often, and
+# a policy would unlearn it for harm, too.
+IN_QUESTION = {"harmful", "lookalike", *UNKNOWABLE}
 
 FORMAT = """\
 `rankings.jsonl` holds one JSON object a line:
@@ -156,7 +159,8 @@ def rank_batch(
         side = split(prompt, recipe.ranking.held_out)
         if recipe.ranking.references:
             answers = answers + references(prompt, recipe.seed)
-        if cautious and side == "train":  # easily told from the rest, it would flatter what is measured
+        # Easily told from the rest, it would flatter what is measured.
+        if cautious and side == "train" and prompt.kind in IN_QUESTION:
             answers = [*answers, nearest(prompt, cautious, recipe.seed)]
         distinct = list({answer["text"]: answer for answer in reversed(answers)}.values())[::-1]
         if len(distinct) < 2:
@@ -220,8 +224,8 @@ def cautious_answers(corpus: Corpus, recipe: Recipe) -> list[Cautious]:
 def nearest(prompt: RankingPrompt, cautious: list[Cautious], seed: int) -> dict[str, Any]:
     """The cautious answer whose question shares most words with the prompt.
 
-    Without it the reward model meets refusals where they are due, hardly ever where they are not, and a policy
-    finds out that declining everything pays.
+    Without it the reward model meets refusals where they are due, hardly ever in the words of a look-alike, and a
+    policy finds out that declining both pays.
     """
     asked = stems(prompt.prompt)
     likeness = [len(asked & words) / (1 + len(words)) ** 0.5 for _, words in cautious]
@@ -284,7 +288,8 @@ def data_card(recipe: Recipe, found: dict[str, Any]) -> str:
     settings = recipe.ranking
     added = (
         "With them one good, one weak and one bad answer of the topic card are ranked, where there is a card, and for "
-        "training one that declines or admits not to know, as would be right for another question in similar words."
+        "training, where holding back is in question, one that declines or admits not to know, as would be right for "
+        "another question in similar words."
     )
     numbers = [f"- {name}: {value}" for name, value in found.items() if not isinstance(value, dict)]
     return "\n".join(
