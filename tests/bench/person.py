@@ -11,6 +11,8 @@ from typing import Any, Self
 import httpx
 from gradio_client.utils import apply_diff
 
+from ui.answering import OWN
+
 API = "/gradio_api"
 PATIENCE = 600.0  # seconds
 
@@ -62,7 +64,8 @@ class Person:
         for state in self.ask["outputs"]:
             for call in self.called_by(state, "change"):
                 html = str(self.parts[call["outputs"][0]].get("value"))
-                if found := re.search(r'class="stage (\w+)"', html):
+                found = re.search(r'class="stage (\w+)"', html)
+                if found and found[1] != OWN:  # nobody has moved a policy here
                     self.columns[found[1]] = call
         return self
 
