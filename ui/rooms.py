@@ -24,7 +24,7 @@ RETRAIN, MOVE = "retrain", "move"
 WORK = {RETRAIN: "pipeline.rooms.reward.retrain", MOVE: "pipeline.rooms.policy.move"}
 STAGES = {RETRAIN: "reward", MOVE: "rlhf"}
 LONGEST_NICKNAME = 24  # characters
-MODELS_KEPT = 8  # of rooms, ready to be asked: to read one takes as long as to answer with it
+MODELS_KEPT = 8  # of rooms, ready to be asked
 NO_TRAINING = "training is not installed here: run the page from a clone of the project, with: make demo"
 
 

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi
-
 from pipeline.checkpoint import Family
 from pipeline.errors import InputError
 from pipeline.publish.hub import clear_errors, upload
@@ -24,7 +22,7 @@ CORPUS = {
     "lookalike": ("prompts-lookalike.jsonl", "harmless requests in the words of harmful ones"),
     "everyday": ("prompts-everyday.jsonl", "what people ask, by kind"),
 }
-VOTES = {
+ROOM = {
     "votes": ("votes.jsonl", "one ranking a line, as a person gave it"),
     "preferences": ("preferences.jsonl", "every pair of a better and a worse answer, as TRL's trainers take it"),
 }
@@ -34,9 +32,7 @@ WRONG_ON_PURPOSE = "Some answers are wrong, rude or careless on purpose: they ar
 def publish_dataset(files: Files, repo: str, private: bool) -> str:
     """Make these the files of a dataset, in one commit. Returns its address. Raises InputError for a refusal."""
     with clear_errors(repo):
-        address = HfApi().create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-        upload(repo, "dataset", files, "The data and its card")
-    return str(address)
+        return upload(repo, "dataset", files, "The data and its card", private)
 
 
 def corpus_files() -> Files:
@@ -63,7 +59,7 @@ def vote_files(labels: Sequence[Label], seed: int) -> Files:
     return {
         "votes.jsonl": json_lines(label.record() for label in unnamed),
         "preferences.jsonl": json_lines(preferences(unnamed, seed)),
-        "README.md": data_card("Votes on a small chatbot's answers", VOTES, ["reinforcement-learning"], about).encode(),
+        "README.md": data_card("Votes on a small chatbot's answers", ROOM, ["reinforcement-learning"], about).encode(),
     }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -22,15 +23,21 @@ ADVICE = {
 KEPT = {".gitattributes"}
 
 
-def upload(repo: str, kind: str, files: Mapping[str, Path | bytes], message: str) -> None:
-    """Make these the only files of a repository that is there already; `kind` is model, dataset or space."""
+def upload(repo: str, kind: str, files: Mapping[str, Path | bytes], message: str, private: bool, **made: Any) -> str:
+    """Make these the only files of a repository, in one commit. Returns its address.
+
+    `kind` is model, dataset or space. A repository that is not there is made, `private` or not, with what else
+    `made` says. Raises what the client raises: call it under `clear_errors`.
+    """
     api = HfApi()
+    address = api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, **made)
     stale = set(api.list_repo_files(repo, repo_type=kind)) - {*files, *KEPT}
     additions = [
         CommitOperationAdd(name, file if isinstance(file, bytes) else str(file)) for name, file in sorted(files.items())
     ]
     removals = [CommitOperationDelete(name) for name in sorted(stale)]
     api.create_commit(repo, repo_type=kind, operations=[*additions, *removals], commit_message=message)
+    return str(address)
 
 
 @contextmanager

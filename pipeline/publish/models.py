@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi
-
 from pipeline.checkpoint import RECORD, Family
 from pipeline.errors import InputError
 from pipeline.model_card import WHAT_IT_IS
@@ -41,9 +39,7 @@ def publish_models(family: Family, repo: str, private: bool) -> str:
     """
     files = contents(family) | {"README.md": family_card(family, repo).encode()}
     with clear_errors(repo):
-        address = HfApi().create_repo(repo, private=private, exist_ok=True)
-        upload(repo, "model", files, f"The family {family.name}")
-    return str(address)
+        return upload(repo, "model", files, f"The family {family.name}", private)
 
 
 def contents(family: Family) -> dict[str, Path]:

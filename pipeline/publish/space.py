@@ -55,11 +55,9 @@ def publish_space(files: dict[str, Path], repo: str, private: bool, hardware: Sp
     Raises InputError for what the Hub refuses, and with the last lines of the logs if the Space does not start.
     """
     with clear_errors(repo):
+        made = {"space_sdk": "gradio", "space_hardware": hardware}
+        address = upload(repo, "space", files, "The page and its family", private, **made)
         api = HfApi()
-        address = api.create_repo(
-            repo, repo_type="space", space_sdk="gradio", space_hardware=hardware, private=private, exist_ok=True
-        )
-        upload(repo, "space", files, "The page and its family")
         try:
             runtime = api.wait_for_space(repo, timeout=PATIENCE, poll_interval=SECONDS_BETWEEN_LOOKS)
         except TimeoutError as error:
@@ -68,7 +66,7 @@ def publish_space(files: dict[str, Path], repo: str, private: bool, hardware: Sp
             building = runtime.stage in ("BUILD_ERROR", "CONFIG_ERROR", "NO_APP_FILE")
             said = last_lines(api.fetch_space_logs(repo, build=building))
             raise InputError(f"{repo} does not run ({runtime.stage}): {said or f'look at {address}'}")
-    return str(address)
+    return address
 
 
 def last_lines(logs: Iterable[str]) -> str:
