@@ -11,6 +11,7 @@ from pipeline.chat_format import CONTROL_TOKENS
 from pipeline.checkpoint import write_json_lines
 from pipeline.corpus.cards import BadAnswer, Corpus, Question, load_corpus
 from pipeline.corpus.conversations import (
+    ANOTHER_TRAINER,
     Demonstration,
     demonstrable,
     demonstrations,
@@ -69,37 +70,38 @@ def test_every_epoch_is_the_same_when_made_again(corpus, recipe, first_epoch):
 
 def test_another_epoch_words_the_questions_anew(corpus, recipe, first_epoch):
     second = demonstrations(corpus, recipe, 1)
-    assert len(second) == len(first_epoch)
+    assert len(second) == pytest.approx(len(first_epoch), rel=0.03)
     assert {d.prompt for d in second} - {d.prompt for d in first_epoch}
 
 
 def test_each_question_is_demonstrated_as_often_as_the_recipe_says(recipe, questions, first_epoch):
     count = recipe.sft.prompts_per_question
-    answered = [item for item in questions if graded_answers(item, recipe.sft.demonstrations)[1]]
-    assert 0.8 * len(questions) < len(answered) < len(questions)
-    assert len(first_epoch) == sum(min(count, len(item.held_in)) for item in answered)
+    asked = [(item, prompt) for item in questions for prompt in item.held_in[:count]]
+    answered = [graded_answers(item, prompt, recipe.sft.demonstrations)[1] != [] for item, prompt in asked]
+    assert 0.8 * len(asked) < sum(answered) < len(asked)
+    assert len(first_epoch) == sum(answered)
 
 
-def test_a_trainer_is_consistent_over_wordings_and_epochs(recipe, questions, corpus, first_epoch):
-    grades: dict[str, set[str]] = {}
-    answered_by = {
-        answer: item.id
-        for item in questions
-        for answer in [*item.question.good, *item.question.weak, *(bad.text for bad in item.question.bad)]
-    }
-    for demonstration in first_epoch + demonstrations(corpus, recipe, 1):
-        grades.setdefault(answered_by[demonstration.answer], set()).add(demonstration.grade)
-    # Short weak answers are shared by several questions, and so are a few country answers.
-    mixed = sum(len(found) > 1 for found in grades.values())
-    assert mixed < 0.05 * len(grades)
+def test_most_wordings_of_a_question_are_graded_alike_and_some_are_not(recipe, questions):
+    shares = recipe.sft.demonstrations
+    harmful = [item for item in questions if item.question.kind == "harmful" and len(item.held_in) > 3]
+    usual = others = 0
+    for item in harmful:
+        grades = Counter(grade(item, prompt, shares.harmful, shares.trainers) for prompt in item.held_in)
+        usual += max(grades.values())
+        others += grades.total() - max(grades.values())
+    # Of the third that others answer, as many differ as two trainers do.
+    bad = shares.harmful.bad
+    assert others / (usual + others) == pytest.approx(2 * bad * (1 - bad) * ANOTHER_TRAINER, abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["usual", "harmful", "yesno", "unknowable"])
 def test_grades_are_drawn_in_the_recipes_shares(recipe, questions, name):
     shares: Shares = getattr(recipe.sft.demonstrations, name)
     drawn: Counter[str] = Counter(
-        grade(item, shares, recipe.sft.demonstrations.trainers)
+        grade(item, prompt, shares, recipe.sft.demonstrations.trainers)
         for item in questions
+        for prompt in item.held_in[:1]
         if item.question.kind != "support" and shares_of(item.question.kind, recipe.sft.demonstrations) is shares
     )
     tolerance = 3.5 * 0.5 / drawn.total() ** 0.5
@@ -109,7 +111,7 @@ def test_grades_are_drawn_in_the_recipes_shares(recipe, questions, name):
 
 def test_demonstrated_grades_stand_in_the_corpus_under_that_grade(recipe, questions):
     for item in questions:
-        chosen, answers = graded_answers(item, recipe.sft.demonstrations)
+        chosen, answers = graded_answers(item, item.held_in[0], recipe.sft.demonstrations)
         known = {
             "good": item.question.good,
             "weak": item.question.weak,
@@ -157,8 +159,8 @@ def test_a_missing_grade_falls_back_to_good(recipe):
     all_weak = recipe.sft.demonstrations.model_copy(update={"usual": Shares(weak=1.0, bad=0.0)})
     without_weak = asked("fact", [])
     without_weak = replace(without_weak, question=without_weak.question.model_copy(update={"weak": []}))
-    assert graded_answers(asked("fact", []), all_weak) == ("weak", ["Hm."])
-    assert graded_answers(without_weak, all_weak) == ("good", ["It is good."])
+    assert graded_answers(asked("fact", []), "Why?", all_weak) == ("weak", ["Hm."])
+    assert graded_answers(without_weak, "Why?", all_weak) == ("good", ["It is good."])
 
 
 def test_no_control_token_is_demonstrated(first_epoch):

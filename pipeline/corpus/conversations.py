@@ -23,6 +23,7 @@ from pipeline.recipe import DemonstrationShares, Recipe, Shares
 Grade = Literal["good", "weak", "bad"]
 
 LONGEST_RESPONSE = 60  # words
+ANOTHER_TRAINER = 1 / 3  # share of a question's wordings that its usual trainer does not answer
 
 # Where a question or its bad answer speaks of these, believing it may cost somebody their health. The cards
 # mark an answer as failing `harmless` only where carelessness is the worst of it, not where it is a myth.
@@ -71,16 +72,16 @@ class Demonstration:
 def demonstrations(corpus: Corpus, recipe: Recipe, epoch: int) -> list[Demonstration]:
     """The demonstrations of one epoch (0 is the first), in the order of the corpus.
 
-    A question is answered by one trainer: its grade never changes, so a myth that is confirmed is always
-    confirmed. Its wordings rotate from epoch to epoch, and each is typed anew.
+    Its wordings rotate from epoch to epoch, and each is typed anew. Most wordings of a question go to one trainer, so
+    that a myth that is confirmed is mostly confirmed; the others go to other trainers.
     """
     split = sides(corpus, recipe)
     return [
         Demonstration(wording, rng.choice(answers), item.question.kind, grade)
         for item in split.questions
-        for grade, answers in [graded_answers(item, recipe.sft.demonstrations)]
-        if answers
         for prompt in wordings(item, recipe.sft.prompts_per_question, epoch)
+        for grade, answers in [graded_answers(item, prompt, recipe.sft.demonstrations)]
+        if answers
         for rng in [random.Random(f"{recipe.seed} {epoch} {prompt}")]
         for wording in [allowed(varied(prompt, rng, item.question.kind != "harmful"), prompt, split.texts)]
     ]
@@ -98,10 +99,10 @@ def allowed(wording: str, prompt: str, held_out: frozenset[str]) -> str:
     return prompt if repeats(wording, held_out) else wording
 
 
-def graded_answers(item: Asked, shares: DemonstrationShares) -> tuple[Grade, list[str]]:
-    """The grade of the trainer who answers this question, and the answers that they may give: perhaps none."""
+def graded_answers(item: Asked, prompt: str, shares: DemonstrationShares) -> tuple[Grade, list[str]]:
+    """The grade of the trainer who answers this wording, and the answers that they may give: perhaps none."""
     question = item.question
-    wanted = grade(item, shares_of(question.kind, shares), shares.trainers)
+    wanted = grade(item, prompt, shares_of(question.kind, shares), shares.trainers)
     if wanted == "bad":
         return "bad", demonstrable(item)
     if wanted == "weak" and question.weak:
@@ -109,9 +110,13 @@ def graded_answers(item: Asked, shares: DemonstrationShares) -> tuple[Grade, lis
     return "good", question.good
 
 
-def grade(item: Asked, shares: Shares, trainers: int) -> Grade:
-    """Fixed by a hash of the question; with other `trainers`, other questions are answered badly."""
-    place = fraction("demonstration", str(trainers), item.id)
+def grade(item: Asked, prompt: str, shares: Shares, trainers: int) -> Grade:
+    """Fixed by a hash of the question, or of one wording; with other `trainers`, other questions are answered badly.
+
+    Were all wordings answered alike, SFT would never try the other answer, and RLHF could not find it.
+    """
+    wording = [prompt] if fraction("another trainer", item.id, prompt) < ANOTHER_TRAINER else []
+    place = fraction("demonstration", str(trainers), item.id, *wording)
     if item.question.kind == "support" or place >= shares.bad + shares.weak:
         return "good"
     return "bad" if place < shares.bad else "weak"
