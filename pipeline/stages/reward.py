@@ -37,7 +37,7 @@ from pipeline.training import (
     trainer_arguments,
 )
 
-MOST_PAIRS = 15  # of one ranking: a long one must not outweigh the others
+MOST_PAIRS = 6  # of one ranking: more rankings teach more than more pairs of the same
 VALIDATION = 0.05  # share of the training rankings that chooses among the saves when there are several epochs
 BINS = 10  # of the calibration
 
