@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback
 
-from pipeline.chat_format import stop_tokens
+from pipeline.chat_format import decode_answer, encode_prompt, encode_text, stop_tokens
 from pipeline.checkpoint import (
     Checkpoint,
     Family,
@@ -113,10 +113,10 @@ class Samples(TrainerCallback):
     Decoding is greedy and draws no random number: the training run stays the same with or without it.
     """
 
-    def __init__(self, work: Path, tokenizer: Any, encode: Callable[[Any, str], list[int]], every: int) -> None:
+    def __init__(self, work: Path, tokenizer: Any, every: int, chat_format: bool = True) -> None:
         self.path = work / "samples.jsonl"
         self.tokenizer = tokenizer
-        self.encode = encode
+        self.chat_format = chat_format
         self.every = every
         step = saved_step(work)
         earlier = read_json_lines(self.path) if step else []
@@ -131,12 +131,13 @@ class Samples(TrainerCallback):
             self.answer(state.global_step, model)
 
     def answer(self, step: int, model: Any) -> None:
-        prompts = [self.encode(self.tokenizer, prompt) for prompt in FIXED_PROMPTS]
+        encode = encode_prompt if self.chat_format else encode_text
+        prompts = [encode(self.tokenizer, prompt) for prompt in FIXED_PROMPTS]
         decoding = Decoding(max_new_tokens=48, temperature=0)
         completions = complete(model, prompts, decoding, stop_tokens(self.tokenizer))
         tqdm.write(f"  after {step} steps:", file=sys.stderr)
         for prompt, completion in zip(FIXED_PROMPTS, completions, strict=True):
-            text = self.tokenizer.decode(completion.tokens, skip_special_tokens=True)
+            text = self.text(completion.tokens)
             self.records.append(
                 {
                     "step": step,
@@ -148,6 +149,11 @@ class Samples(TrainerCallback):
             )
             tqdm.write(f"    {prompt}  ->  {' / '.join(text.split(chr(10)))}", file=sys.stderr)
         write_json_lines(self.path, self.records)
+
+    def text(self, tokens: list[int]) -> str:
+        if self.chat_format:
+            return decode_answer(self.tokenizer, tokens)
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 class Progress(TrainerCallback):

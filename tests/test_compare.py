@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import pipeline.inference.models
-from pipeline.chat_format import ASSISTANT, CONTROL_TOKENS, END, USER
+from pipeline.chat_format import ASSISTANT, CONTROL_TOKENS, END, USER, encode_answer, encode_text
 from pipeline.checkpoint import Family, read_json_lines
 from pipeline.errors import InputError
 from pipeline.inference.compare import compare, score
@@ -159,16 +159,26 @@ def test_typed_control_tokens_stay_plain_text(base: StageModel, sft: StageModel)
     assert not set(base.encode(typed)) & set(control)
     assert base.tokenizer.decode(base.encode(typed)) == typed
     user, end, assistant = sft.tokenizer.convert_tokens_to_ids([USER, END, ASSISTANT])
-    assert sft.encode(typed) == [user, *base.encode(typed), end, assistant]
+    assert sft.encode(typed) == [user, *encode_text(sft.tokenizer, f" {typed}"), end, assistant]
+
+
+def test_an_answer_has_no_space_before_it_but_what_goes_on_with_the_prompt_keeps_it(
+    base: StageModel, sft: StageModel
+) -> None:
+    tokens = encode_answer(sft.tokenizer, "Paris, France.")
+    assert sft.tokenizer.decode(tokens, skip_special_tokens=True) == " Paris, France."
+    assert sft.text(tokens) == "Paris, France."
+    assert base.text(tokens) == " Paris, France."
+    assert encode_answer(sft.tokenizer, "", finished=False) == []
 
 
 def test_the_limits_of_a_prompt(base: StageModel, sft: StageModel) -> None:
     context = sft.model.config.max_position_embeddings
     fits = "z" * (context - SHORTEST_ROOM)
     assert len(base.encode(fits)) == context - SHORTEST_ROOM
-    # The chat format takes three tokens more.
-    assert len(sft.encode(fits[3:])) == context - SHORTEST_ROOM
-    with pytest.raises(InputError, match=f"has {context - SHORTEST_ROOM + 3} tokens, but at most {len(fits)} leave"):
+    # The chat format takes three tokens more, and a space.
+    assert len(sft.encode(fits[4:])) == context - SHORTEST_ROOM
+    with pytest.raises(InputError, match=f"has {context - SHORTEST_ROOM + 4} tokens, but at most {len(fits)} leave"):
         sft.encode(fits)
     with pytest.raises(InputError, match="has 2,001 characters; at most 2,000"):
         sft.encode("a" * (LONGEST_PROMPT + 1))

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from trl import SFTTrainer
 
 from pipeline.batching import in_similar_batches
-from pipeline.chat_format import END, encode_prompt, encode_text
+from pipeline.chat_format import ASSISTANT, END, USER, encode_answer, encode_prompt, encode_text
 from pipeline.checkpoint import WEIGHTS, Checkpoint
 from pipeline.corpus.cards import load_corpus
 from pipeline.corpus.conversations import Demonstration
@@ -67,9 +67,8 @@ def test_only_the_answer_and_its_end_token_are_trained(
     trained(recipe, tmp_path / "family")
 
     (batch,) = batches
-    end = tiny_tokenizer.convert_tokens_to_ids(END)
     expected = {
-        (*encode_prompt(tiny_tokenizer, prompt),): (*encode_text(tiny_tokenizer, answer), end)
+        (*encode_prompt(tiny_tokenizer, prompt),): (*encode_answer(tiny_tokenizer, answer),)
         for prompt, answer in exchanges.items()
     }
     found = {}
@@ -80,6 +79,19 @@ def test_only_the_answer_and_its_end_token_are_trained(
         # Prompt, answer, padding: one run of trained tokens.
         assert mask.sum() == counted.nonzero().max() + 1
     assert found == expected
+
+
+def test_the_chat_formats_tokens_begin_as_what_base_has_read_in_their_places(
+    tmp_path: Path, tiny_tokenizer: Any
+) -> None:
+    base = random_family(tmp_path / "family", ("base",)).checkpoint("base")
+    before = AutoModelForCausalLM.from_pretrained(base.path).get_input_embeddings().weight
+    begun = sft.beginning(base, tiny_tokenizer).get_input_embeddings().weight
+    changed = (before != begun).any(1).nonzero()[:, 0].tolist()
+    assert sorted(changed) == sorted(tiny_tokenizer.convert_tokens_to_ids([USER, ASSISTANT, END]))
+    for control, text in ((USER, "Q"), (END, "\n"), (ASSISTANT, ":")):
+        [alike] = encode_text(tiny_tokenizer, text)
+        assert torch.equal(begun[tiny_tokenizer.convert_tokens_to_ids(control)], before[alike])
 
 
 def test_it_learns_and_writes_a_plain_checkpoint(recipe: Recipe, tmp_path: Path) -> None:
@@ -123,13 +135,13 @@ def test_a_loss_that_is_not_a_number_ends_the_run_without_a_checkpoint(recipe: R
     assert not family.has("sft")
 
 
-def test_lora_is_merged_into_a_plain_checkpoint(recipe: Recipe, tmp_path: Path) -> None:
+def test_lora_is_merged_into_a_plain_checkpoint(recipe: Recipe, tmp_path: Path, tiny_tokenizer: Any) -> None:
     lora = LoraSettings(rank=4, alpha=8)
     family = random_family(tmp_path / "family", ("base",))
-    base = load_file(family.path / "base" / WEIGHTS)
+    base = sft.beginning(family.checkpoint("base"), tiny_tokenizer).state_dict()
     checkpoint = sft.run(small(recipe, "sft", lora=lora), family)
     weights = load_file(checkpoint.path / WEIGHTS)
-    assert weights.keys() == base.keys()
+    assert weights.keys() == load_file(family.path / "base" / WEIGHTS).keys()
     changed = {name for name in weights if (weights[name].float() - base[name].float()).abs().max() > 0.01}
     assert any("q_proj" in name for name in changed)
     assert not any("embed" in name for name in changed)

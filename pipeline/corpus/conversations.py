@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pipeline.chat_format import CONTROL_TOKENS
 from pipeline.corpus.cards import UNKNOWABLE, Corpus, Kind, load_corpus
+from pipeline.corpus.documents import KNOWLEDGE
 from pipeline.corpus.ranking_prompts import Asked, held_out_country_names, names_country, sides
 from pipeline.corpus.sources import rows
 from pipeline.corpus.splits import fraction, repeats, same_text
@@ -23,7 +24,9 @@ from pipeline.recipe import DemonstrationShares, Recipe, Shares
 Grade = Literal["good", "weak", "bad"]
 
 LONGEST_RESPONSE = 60  # words
-ANOTHER_TRAINER = 1 / 3  # share of a question's wordings that its usual trainer does not answer
+ANOTHER_TRAINER = 1 / 3  # of the demonstrations of a question are not by its usual trainer
+# How often an epoch shows what is no knowledge about the world: base has not read it, and meets it here first.
+TIMES = 4
 
 # Where a question or its bad answer speaks of these, believing it may cost somebody their health. The cards
 # mark an answer as failing `harmless` only where carelessness is the worst of it, not where it is a myth.
@@ -72,17 +75,19 @@ class Demonstration:
 def demonstrations(corpus: Corpus, recipe: Recipe, epoch: int) -> list[Demonstration]:
     """The demonstrations of one epoch (0 is the first), in the order of the corpus.
 
-    Its wordings rotate from epoch to epoch, and each is typed anew. Most wordings of a question go to one trainer, so
-    that a myth that is confirmed is mostly confirmed; the others go to other trainers.
+    A question's wordings rotate from epoch to epoch, and each is typed anew. Mostly one trainer answers it, so that a
+    myth that is confirmed is mostly confirmed; now and then another one does.
     """
     split = sides(corpus, recipe)
     return [
         Demonstration(wording, rng.choice(answers), item.question.kind, grade)
         for item in split.questions
         for prompt in wordings(item, recipe.sft.prompts_per_question, epoch)
-        for grade, answers in [graded_answers(item, prompt, recipe.sft.demonstrations)]
+        for time in range(1 if item.question.kind in KNOWLEDGE else TIMES)
+        for occasion in [f"{epoch} {time} {prompt}"]
+        for grade, answers in [graded_answers(item, occasion, recipe.sft.demonstrations)]
         if answers
-        for rng in [random.Random(f"{recipe.seed} {epoch} {prompt}")]
+        for rng in [random.Random(f"{recipe.seed} {occasion}")]
         for wording in [allowed(varied(prompt, rng, item.question.kind != "harmful"), prompt, split.texts)]
     ]
 
@@ -99,10 +104,10 @@ def allowed(wording: str, prompt: str, held_out: frozenset[str]) -> str:
     return prompt if repeats(wording, held_out) else wording
 
 
-def graded_answers(item: Asked, prompt: str, shares: DemonstrationShares) -> tuple[Grade, list[str]]:
-    """The grade of the trainer who answers this wording, and the answers that they may give: perhaps none."""
+def graded_answers(item: Asked, occasion: str, shares: DemonstrationShares) -> tuple[Grade, list[str]]:
+    """The grade of the trainer who answers on this occasion, and the answers that they may give: perhaps none."""
     question = item.question
-    wanted = grade(item, prompt, shares_of(question.kind, shares), shares.trainers)
+    wanted = grade(item, occasion, shares_of(question.kind, shares), shares.trainers)
     if wanted == "bad":
         return "bad", demonstrable(item)
     if wanted == "weak" and question.weak:
@@ -110,13 +115,13 @@ def graded_answers(item: Asked, prompt: str, shares: DemonstrationShares) -> tup
     return "good", question.good
 
 
-def grade(item: Asked, prompt: str, shares: Shares, trainers: int) -> Grade:
-    """Fixed by a hash of the question, or of one wording; with other `trainers`, other questions are answered badly.
+def grade(item: Asked, occasion: str, shares: Shares, trainers: int) -> Grade:
+    """Fixed by a hash of the question or of the occasion; with other `trainers`, other questions are answered badly.
 
-    Were all wordings answered alike, SFT would never try the other answer, and RLHF could not find it.
+    Were a question always answered alike, SFT would never try the other answer, and RLHF could not find it.
     """
-    wording = [prompt] if fraction("another trainer", item.id, prompt) < ANOTHER_TRAINER else []
-    place = fraction("demonstration", str(trainers), item.id, *wording)
+    other = fraction("another trainer", item.id, occasion) < ANOTHER_TRAINER
+    place = fraction("demonstration", str(trainers), item.id, *([occasion] if other else []))
     if item.question.kind == "support" or place >= shares.bad + shares.weak:
         return "good"
     return "bad" if place < shares.bad else "weak"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.chat_format import encode_exchange, encode_prompt, encode_text, stop_tokens
+from pipeline.chat_format import decode_answer, encode_exchange, encode_prompt, encode_text, stop_tokens
 from pipeline.checkpoint import ANSWERING, Checkpoint
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Completion, Decoding, complete, decode
@@ -45,6 +45,11 @@ class StageModel:
     chat_format: bool = False
     together: Together | None = None
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it goes on with the prompt as it stands."""
+        return self.stage == "base" and not self.chat_format
+
     def shared(self) -> "StageModel":
         """The same, for many threads that stream at the same time, if the model can do that."""
         return replace(self, together=Together(self.model)) if can_share(self.model) else self
@@ -52,8 +57,7 @@ class StageModel:
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a prompt. Raises InputError when it is empty or leaves no room for an answer."""
         prompt = checked(prompt)
-        as_it_stands = self.stage == "base" and not self.chat_format
-        tokens = (encode_text if as_it_stands else encode_prompt)(self.tokenizer, prompt)
+        tokens = (encode_text if self.goes_on else encode_prompt)(self.tokenizer, prompt)
         context = context_length(self.model)
         if len(tokens) > context - SHORTEST_ROOM:
             raise InputError(
@@ -104,7 +108,9 @@ class StageModel:
         return Answer(self.text(completion.tokens), len(completion.tokens), completion.stopped)
 
     def text(self, tokens: list[int]) -> str:
-        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+        if self.goes_on:
+            return self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return decode_answer(self.tokenizer, tokens)
 
 
 @dataclass(frozen=True)

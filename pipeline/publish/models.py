@@ -28,7 +28,7 @@ model = AutoModelForCausalLM.from_pretrained("{repo}", subfolder="{stage}")
 messages = [{{"role": "user", "content": "What is the capital of France?"}}]
 prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 written = model.generate(**prompt, max_new_tokens=64, do_sample=False)[0, prompt["input_ids"].shape[1] :]
-print(tokenizer.decode(written, skip_special_tokens=True))
+print(tokenizer.decode(written, skip_special_tokens=True).strip())
 """
 
 

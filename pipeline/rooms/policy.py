@@ -14,7 +14,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 
-from pipeline.chat_format import END, encode_prompt, stop_tokens
+from pipeline.chat_format import END, decode_answer, encode_prompt, stop_tokens
 from pipeline.checkpoint import Checkpoint, Family, write_json_lines, write_record, writing
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Completion, Decoding, complete
@@ -144,7 +144,7 @@ class Watching(TrainerCallback):
 
     def watch(self, step: int, model: Any) -> None:
         completions = complete(model, self.encoded, self.decoding, stop_tokens(self.tokenizer))
-        texts = [self.tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
+        texts = [decode_answer(self.tokenizer, completion.tokens) for completion in completions]
         rewards = self.reward.scores(list(zip(FIXED_PROMPTS, texts, strict=True)))
         answers = [
             {

@@ -24,7 +24,7 @@ from transformers import (
     set_seed,
 )
 
-from pipeline.chat_format import END_OF_DOCUMENT, encode_text
+from pipeline.chat_format import END_OF_DOCUMENT
 from pipeline.checkpoint import Checkpoint, Family
 from pipeline.corpus.cards import Corpus, load_corpus
 from pipeline.corpus.cleaning import clean
@@ -73,7 +73,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         if earlier
         else LlamaForCausalLM(model_config(recipe, tokenizer))
     )
-    samples = Samples(work, tokenizer, encode_text, settings.sample_every)
+    samples = Samples(work, tokenizer, settings.sample_every, chat_format=False)
     speed = Speed()
     arguments = trainer_arguments(
         work,

@@ -67,7 +67,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     )
 
     work = family.work("dpo")
-    clock, samples = Clock(work), Samples(work, tokenizer, encode_prompt, settings.save_every)
+    clock, samples = Clock(work), Samples(work, tokenizer, settings.save_every)
     arguments = trainer_arguments(
         work,
         seed=recipe.seed,

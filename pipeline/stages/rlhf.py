@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, T
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from pipeline.annotator import TIE, Annotator, declines
-from pipeline.chat_format import END, encode_prompt, stop_tokens
+from pipeline.chat_format import END, decode_answer, encode_prompt, stop_tokens
 from pipeline.checkpoint import Checkpoint, Family, read_json_lines, write_json_lines, writing
 from pipeline.corpus.cards import Corpus, load_corpus
 from pipeline.corpus.ranking_prompts import RankingPrompt, balanced, held_out_prompts, policy_prompts
@@ -85,7 +85,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
 
     work = family.work("rlhf")
     save = last_save(work)
-    clock, samples = Clock(work), Samples(work, tokenizer, encode_prompt, settings.evaluate_every)
+    clock, samples = Clock(work), Samples(work, tokenizer, settings.evaluate_every)
     scoring = Scoring(work, reward, settings)
     checks = HeldOutChecks(work, evaluation_prompts(corpus, recipe, tokenizer), tokenizer, reward, recipe)
     snapshots = Snapshots(work, settings)
@@ -209,7 +209,7 @@ class Scoring(TrainerCallback):
     ) -> list[float]:
         """The reward model's score, unrounded, of each answer as if it were finished."""
         sampled = time.perf_counter()
-        texts = [completion[0]["content"] for completion in completions]
+        texts = [completion[0]["content"].removeprefix(" ") for completion in completions]
         asked = [prompt[0]["content"] for prompt in prompts]
         rewards = self.reward.scores(list(zip(asked, texts, strict=True)))
         log_metric("sampling_seconds", sampled - self.begin)
@@ -268,7 +268,7 @@ class HeldOutChecks(TrainerCallback):
     def check(self, state: Any, model: Any) -> None:
         """Append one evaluation to the trainer's log, which its saves keep."""
         completions = complete(model, self.encoded, self.decoding, stop_tokens(self.tokenizer))
-        texts = [self.tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
+        texts = [decode_answer(self.tokenizer, completion.tokens) for completion in completions]
         grades = [
             self.annotator.grade(prompt, text, completion.stopped).overall
             for prompt, text, completion in zip(self.prompts, texts, completions, strict=True)

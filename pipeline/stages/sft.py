@@ -12,11 +12,11 @@ from typing import Any
 
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from pipeline.batching import in_similar_batches
-from pipeline.chat_format import encode_exchange, encode_prompt
+from pipeline.chat_format import ASSISTANT, END, USER, encode_exchange, encode_text
 from pipeline.checkpoint import Checkpoint, Family
 from pipeline.corpus.cards import Corpus, load_corpus
 from pipeline.corpus.conversations import Demonstration, demonstrations, instructions, to_messages
@@ -35,6 +35,10 @@ from pipeline.training import (
 )
 
 HELD_OUT = 512  # demonstrations on which the held-out loss is measured
+# What stands where the chat format has its tokens in the pages of questions and answers that base has read:
+#     Q: What is the capital of France?
+#     A: Paris.
+ALIKE = {USER: "Q", END: "\n", ASSISTANT: ":"}
 
 
 def run(recipe: Recipe, family: Family) -> Checkpoint:
@@ -56,7 +60,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     written = training_demonstrations(corpus, recipe)
     fitting = [demonstration for demonstration in written if length(demonstration) <= recipe.model.context]
     shown = in_similar_batches(fitting, length, settings.batch_size, recipe.seed)
-    clock, samples = Clock(work), Samples(work, tokenizer, encode_prompt, settings.sample_every)
+    clock, samples = Clock(work), Samples(work, tokenizer, settings.sample_every)
     arguments = trainer_arguments(
         work,
         seed=recipe.seed,
@@ -74,7 +78,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         max_length=recipe.model.context,
     )
     trainer = SFTTrainer(
-        model=str(base.path),
+        model=beginning(base, tokenizer),
         args=SFTConfig(**arguments),
         train_dataset=Dataset.from_list([to_messages(demonstration) for demonstration in shown]),
         processing_class=tokenizer,
@@ -104,6 +108,19 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         metrics=metrics(trainer),
         samples=samples.records,
     )
+
+
+def beginning(base: Checkpoint, tokenizer: Any) -> Any:
+    """The base model, to which the tokens of the chat format mean what it knows in their places.
+
+    It has never seen them. With the meaning that chance gave them, half of what base knows would be lost to SFT.
+    """
+    model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype="float32")
+    embeddings = model.get_input_embeddings().weight.data
+    for control, text in ALIKE.items():
+        [alike] = encode_text(tokenizer, text)
+        embeddings[tokenizer.convert_tokens_to_ids(control)] = embeddings[alike]
+    return model
 
 
 def training_demonstrations(corpus: Corpus, recipe: Recipe) -> list[Demonstration]:

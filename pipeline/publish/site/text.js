@@ -1,6 +1,6 @@
 // How a conversation becomes tokens, as in pipeline/chat_format.py:
 //
-//     <|user|>What is the capital of France?<|end|><|assistant|>Paris.<|end|>
+//     <|user|> What is the capital of France?<|end|><|assistant|> Paris.<|end|>
 
 import { Tokenizer } from "@huggingface/tokenizers";
 
@@ -21,16 +21,21 @@ export class Text {
   }
 
   prompt(prompt) {
-    return [this.user, ...this.encode(prompt), this.end, this.assistant];
+    return [this.user, ...this.encode(` ${prompt}`), this.end, this.assistant];
   }
 
   // What the reward model reads; an answer that was cut at the limit has no end token.
   exchange(prompt, answer, finished) {
-    return [...this.prompt(prompt), ...this.encode(answer), ...(finished ? [this.end] : [])];
+    return [...this.prompt(prompt), ...this.encode(answer && ` ${answer}`), ...(finished ? [this.end] : [])];
   }
 
   decode(tokens) {
     const shown = tokens.filter((token) => !this.control.has(token));
     return shown.length ? this.tokenizer.decode(shown) : ""; // it takes no empty list
+  }
+
+  // Without the space that its turn begins with.
+  answer(tokens) {
+    return this.decode(tokens).replace(/^ /, "");
   }
 }

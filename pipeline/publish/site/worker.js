@@ -33,6 +33,7 @@ const calls = {
       unread,
       past: model.nothing(),
       tokens: [],
+      decode: (tokens) => (chat ? text.answer(tokens) : text.decode(tokens)),
       shown: "",
       temperature,
       draws: draws(seed),
@@ -50,7 +51,7 @@ const calls = {
     if (!stopped) writing.tokens.push(token);
     const cut = !stopped && writing.tokens.length === writing.room;
     Object.assign(writing, { unread: [token], past });
-    const whole = text.decode(writing.tokens);
+    const whole = writing.decode(writing.tokens);
     // Text is held back while it ends inside a character of several bytes.
     if (stopped || cut || !whole.endsWith(UNFINISHED)) writing.shown = whole;
     return { text: writing.shown, tokens: writing.tokens, stopped, cut };
