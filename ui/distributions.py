@@ -29,6 +29,7 @@ FIRST = "Base is the first stage. There is no earlier one to compare it with, so
 READS = {
     "base": "reads your prompt as plain text",
     "sft": "reads your prompt as a question in a chat",
+    "dpo": "reads your prompt as a question in a chat",
     "rlhf": "reads your prompt as a question in a chat",
 }
 
