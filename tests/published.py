@@ -38,7 +38,7 @@ def config(kind: str, vocabulary: int) -> Any:
     return AutoConfig.for_model(kind, vocab_size=vocabulary, **shape, **more)
 
 
-def chat_tokenizer(template: str | None = TEMPLATE) -> Any:
+def chat_tokenizer(template: str | None = TEMPLATE, vocabulary: int = 360) -> Any:
     """A small tokenizer of the kind that ChatML models have."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -47,7 +47,7 @@ def chat_tokenizer(template: str | None = TEMPLATE) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=360,
+        vocab_size=vocabulary,
         special_tokens=[DOCUMENT, START, FINISH],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -15,6 +15,7 @@ from pipeline.inference.decoding import Decoding
 from pipeline.inference.published import PublishedStage, load_published, load_published_reward
 from pipeline.inference.tokens import answer_tokens, fill, read
 from pipeline.published import Place, bundled, find_family, read_family
+from pipeline.recipe import REPOSITORY
 from tests.hub import Hub
 from tests.published import FINISH, REVISION, family_file, hub_here, save_answering, save_reward, upload
 
@@ -220,6 +221,12 @@ def test_a_token_in_a_family_file_is_refused_and_not_repeated(tmp_path: Path) ->
     with pytest.raises(InputError, match="never the token") as caught:
         read_family(family_file(tmp_path / "bad.yaml", stages))
     assert "secret" not in str(caught.value)
+
+
+def test_the_readmes_family_file_is_one(tmp_path: Path) -> None:
+    _, example = (REPOSITORY / "README.md").read_text(encoding="utf-8").split("```yaml\n")
+    (tmp_path / "ours.yaml").write_text(example.split("```")[0], encoding="utf-8")
+    assert read_family(tmp_path / "ours.yaml").answering == ["base", "rlhf"]
 
 
 def test_the_bundled_families_name_models_and_revisions() -> None:

@@ -56,7 +56,7 @@ def test_base_goes_on_with_raw_text_unless_it_is_asked_in_a_chat(server: Server)
     [
         ("broken", "broke off: out of memory"),
         ("gone", "cannot be reached, or broke off"),
-        ("stalled", "said nothing for 0.2 seconds"),
+        ("stalled", "said nothing for 0.2 s"),
         ("odd", "does not answer as OpenAI's interface does"),
         ("locked", r"refuses \(401\): it wants a token"),
     ],

@@ -22,6 +22,7 @@ from pipeline.published import PublishedFamily, find_family
 
 # The columns of a family that was trained here; a published one has those that it names.
 COLUMNS = ("base", "sft", "rlhf")
+NAMES = {"base": "base", "sft": "SFT", "rlhf": "RLHF"}
 # The policy that a room has moved: a fourth column for those who want it.
 OWN = "own"
 # Low: models this small know little, and go astray a few steps away from the likeliest token.
@@ -263,6 +264,8 @@ def load_published_family(family: PublishedFamily) -> LoadedFamily:
     models = {stage: model.shared() for stage, model in answering_models(family, notes.append)}
     if not models:
         raise InputError(f"the family {family.name} cannot answer: {notes[0]}")
+    if missing := [NAMES[stage] for stage in COLUMNS if not family.has(stage)]:
+        notes.insert(0, f"the family leaves out {' and '.join(missing)}, and so does the page")
     if not family.has("reward"):
         return LoadedFamily(family, models, None, USUAL_SCALE, (*notes, NO_REWARD))
     low, high = family.place("reward").scale or USUAL_SCALE

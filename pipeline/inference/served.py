@@ -119,7 +119,7 @@ class ServedStage:
         try:
             yield
         except (InferenceTimeoutError, httpx2.TimeoutException) as error:
-            raise InputError(f"{host} said nothing for {self.place.seconds:g} seconds; try again later") from error
+            raise InputError(f"{host} said nothing for {self.place.seconds:g} s; try again later") from error
         except HfHubHTTPError as error:
             raise InputError(f"{host} refuses ({error.response.status_code}): {self.advice(error)}") from error
         except TextGenerationError as error:
