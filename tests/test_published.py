@@ -125,6 +125,12 @@ def test_a_missing_model_is_one_clear_line(hub: Hub, repo: str, said: str) -> No
         load_published(Place(repo=repo, revision=REVISION), "sft")
 
 
+def test_a_model_behind_terms_says_what_to_do(hub: Hub, tmp_path: Path) -> None:
+    upload(hub, "lab/gated", tmp_path).settings["gated"] = True
+    with pytest.raises(InputError, match="wants its terms accepted"):
+        load_published(at("gated"), "sft")
+
+
 def test_only_safetensors_are_fetched_and_only_known_code_runs(hub: Hub, tmp_path: Path) -> None:
     save_answering(tmp_path / "model", "llama", 0)
     repository = upload(hub, "lab/mixed", tmp_path / "model")

@@ -12,6 +12,7 @@ import app
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
 from tests.browsing import PATIENCE, send, served
+from tests.families import random_tokenizer
 from tests.hub import Hub
 from tests.published import REVISION, chat_tokenizer, family_file, hub_here, save_answering, save_reward, upload
 from tests.served import Server, running_server
@@ -161,9 +162,12 @@ def test_a_stop_reaches_the_server(server: Server, tmp_path: Path) -> None:
 
 def test_stages_that_cut_text_differently_are_not_read(hub: Hub, tmp_path: Path) -> None:
     save_answering(tmp_path / "other", "llama", 3)
-    chat_tokenizer(vocabulary=350).save_pretrained(tmp_path / "other")
+    random_tokenizer().save_pretrained(tmp_path / "other")
     upload(hub, "lab/other", tmp_path / "other")
     assert load(family_file(tmp_path / "two.yaml", {"base": at("base"), "sft": at("other")})).readers == {}
+    chat_tokenizer(vocabulary=350).save_pretrained(tmp_path / "other")
+    upload(hub, "lab/fewer", tmp_path / "other")
+    assert load(family_file(tmp_path / "few.yaml", {"base": at("base"), "sft": at("fewer")})).readers
 
 
 def test_a_family_out_of_reach_is_one_line_and_exit_code_2(

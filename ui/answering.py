@@ -240,7 +240,13 @@ class LoadedFamily:
 
 
 def same_vocabulary(models: list[StageModel]) -> bool:
-    return all(model.tokenizer.get_vocab() == models[0].tokenizer.get_vocab() for model in models[1:])
+    """Whether a number is the same token to all models; one may know tokens that another only has room for."""
+    known: dict[int, str] = {}
+    for model in models:
+        for token, number in model.tokenizer.get_vocab().items():
+            if known.setdefault(number, token) != token:
+                return False
+    return all(max(known) < model.model.get_input_embeddings().num_embeddings for model in models)
 
 
 def load(name: str | Path) -> LoadedFamily:

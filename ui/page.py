@@ -86,8 +86,8 @@ def launch(
     """
     import torch
 
-    # Each stage decodes in a thread of its own; models this small gain nothing from more.
-    torch.set_num_threads(1)
+    # Each stage decodes in a thread of its own; models as small as ours gain nothing from more.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // len(family.columns)) if family.published else 1)
     # Gradio asks matplotlib at every call how it would draw; unset, the first answer waits until that is found out.
     os.environ.setdefault("MPLBACKEND", "agg")
     # After every answer gradio sums up the last 10,000 of them, for a page that nobody opens here.
