@@ -12,7 +12,11 @@ from ui.starting import quick_start, share_memory_between_threads
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="One prompt, every stage of training, side by side.")
     here = Path(__file__).parent
-    parser.add_argument("--family", default=here / "checkpoints" / "tiny", help="a folder, or hub:OWNER/NAME")
+    parser.add_argument(
+        "--family",
+        default=here / "checkpoints" / "tiny",
+        help="a folder, hub:OWNER/NAME, a published family or its .yaml",
+    )
     parser.add_argument("--host", help="address to serve on; GRADIO_SERVER_NAME or 127.0.0.1 if not given")
     parser.add_argument("--port", type=int, help="port to serve on; GRADIO_SERVER_PORT or a free one from 7860 on")
     parser.add_argument("--rooms", type=Path, default=here / "rooms", help="where people's votes are kept")

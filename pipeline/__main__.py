@@ -15,6 +15,7 @@ from pipeline.checkpoint import ANSWERING, STAGES, Family, open_family, write_js
 from pipeline.corpus.cards import load_corpus
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
+from pipeline.published import PublishedFamily, find_family, trained
 from pipeline.recipe import REPOSITORY, Recipe, load_recipe
 from pipeline.run import PURPOSE, run_all, run_stage, sole_run
 
@@ -65,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     training.add_argument("--out", type=Path, metavar="DIR", help="the family's folder (default: checkpoints/NAME)")
     training.add_argument("--authored-only", action="store_true", help="leave out the recipe's real text")
     family = argparse.ArgumentParser(add_help=False)
-    where = "a folder, or hub:OWNER/NAME (default: %(default)s)"
+    where = "a folder, hub:OWNER/NAME, a published family or its .yaml (default: %(default)s)"
     family.add_argument("--family", default="checkpoints/tiny", metavar="DIR", help=where)
     decoding = argparse.ArgumentParser(add_help=False)
     decoding.add_argument("--seed", type=int, default=0, metavar="N")
@@ -148,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
     kind.set_defaults(run=publish_static)
 
     command = commands.add_parser("chat", parents=[family, decoding], help="talk to one stage")
-    command.add_argument("--stage", choices=ANSWERING, default="rlhf", metavar="STAGE", help="default: %(default)s")
+    command.add_argument("--stage", choices=ANSWERING, metavar="STAGE", help="default: the last of the family")
     command.set_defaults(run=chat)
     return whole
 
@@ -186,14 +187,11 @@ def authored_only(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"corpus": corpus, "sft": sft})
 
 
-def opened(options: argparse.Namespace) -> Family:
-    """The finished family that a command uses; nothing of it comes from the network, unless it is named `hub:...`."""
-    if str(options.family).startswith("hub:"):
-        from pipeline.publish.fetch import local
-
-        return open_family(local(options.family))
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    return open_family(options.family)
+def opened(options: argparse.Namespace) -> Family | PublishedFamily:
+    """The family that a command uses; nothing of one in a folder comes from the network."""
+    if Path(options.family).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    return find_family(options.family)
 
 
 def check_corpus(options: argparse.Namespace) -> None:
@@ -275,7 +273,7 @@ def run_room(options: argparse.Namespace) -> None:
         raise InputError("--recipe trains a family; with votes or a room's reward, name the family with --family")
     if options.out is None:
         raise InputError("name the folder for the adapter with --out DIR")
-    family, room = opened(options), Family(options.out)
+    family, room = trained(opened(options)), Family(options.out)
     with sole_run(room):
         if options.stage == "reward":
             retrain_reward(family, options.labels, room)
@@ -298,7 +296,7 @@ def score(options: argparse.Namespace) -> None:
 def report(options: argparse.Namespace) -> None:
     from pipeline.report.card import write_report
 
-    print(write_report(opened(options), options.prompts))
+    print(write_report(trained(opened(options)), options.prompts))
 
 
 def publish_family(options: argparse.Namespace) -> None:
@@ -351,16 +349,18 @@ def publish_page(options: argparse.Namespace) -> None:
 def publish_static(options: argparse.Namespace) -> None:
     from pipeline.publish.web import publish_web
 
-    loaded = publish_web(opened(options), options.out, options.bits)
+    loaded = publish_web(trained(opened(options)), options.out, options.bits)
     print(f"written: a visitor loads {loaded / 1e6:.1f} MB; look at it with")
     print(f"python -m http.server --bind 127.0.0.1 --directory {options.out}")
 
 
 def chat(options: argparse.Namespace) -> None:
-    from pipeline.inference.models import load_stage
+    from pipeline.inference.stages import answering_model
 
-    model = load_stage(opened(options).checkpoint(options.stage))
-    print(f"Talk to the {options.stage} stage. It sees one prompt at a time. Ctrl-D ends.")
+    family = opened(options)
+    stage = options.stage or (family.answering[-1] if isinstance(family, PublishedFamily) else "rlhf")
+    model = answering_model(family, stage)
+    print(f"Talk to the {stage} stage. It sees one prompt at a time. Ctrl-D ends.")
     while True:
         try:
             prompt = input("> ")

@@ -53,7 +53,7 @@ def random_family(path: Path, stages: tuple[str, ...] = ("base", "sft", "reward"
     return Family(path)
 
 
-def speaking(model: StageModel, stream: Stream) -> StageModel:
+def speaking(model: Any, stream: Stream) -> StageModel:
     """The same stage with a prepared stream of answers, to see what others make of it."""
 
     class Speaking(StageModel):

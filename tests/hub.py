@@ -85,6 +85,8 @@ def running_hub() -> Iterator[Hub]:
             private = repository is not None and repository.settings.get("visibility") == "private"
             if repository is None or (private and not self.known()):
                 self.answer(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+            elif repository.settings.get("gated") and not self.known():
+                self.answer(403, {"error": "Access is restricted"}, {"X-Error-Code": "GatedRepo"})
             elif wanted:
                 self.send_file(repository, unquote(wanted[2]))
             elif asked and asked[2] == "runtime":

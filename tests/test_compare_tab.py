@@ -78,7 +78,7 @@ def test_a_column_stays_enlarged_and_focused_while_it_is_written(
     finish(page)
     expect(page.locator(".stage.sft .written")).to_have_text("one two")
     expect(page.locator(".stage:visible")).to_have_count(1)
-    expect(page.get_by_role("button", name="Show all three columns")).to_be_focused()
+    expect(page.get_by_role("button", name="Show all columns")).to_be_focused()
     assert box(page.locator(".stage.sft"))["width"] > 2 * width
     page.keyboard.press("Escape")
     expect(page.locator(".stage:visible")).to_have_count(3)

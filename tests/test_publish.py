@@ -146,6 +146,14 @@ def test_what_the_hub_refuses_is_one_clear_line(
     assert not hub.repositories
 
 
+@pytest.mark.parametrize("words", [("chat", "--family", f"hub:{REPO}"), ("publish", "corpus", "--repo", REPO)])
+def test_a_hub_that_cannot_be_reached_is_one_clear_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+    result = run(Hub("http://127.0.0.1:9"), tmp_path, *words)
+    assert result.returncode == 2
+    [line] = result.stderr.strip().splitlines()
+    assert "cannot be reached" in line
+
+
 def test_a_private_family_needs_its_token(hub: Hub, family: Family, tmp_path: Path) -> None:
     words = ("publish", "models", "--family", family.path, "--repo", REPO, "--private")
     assert run(hub, tmp_path, *words).returncode == 0

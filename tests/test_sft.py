@@ -85,7 +85,8 @@ def test_the_chat_formats_tokens_begin_as_what_base_has_read_in_their_places(
     tmp_path: Path, tiny_tokenizer: Any
 ) -> None:
     base = random_family(tmp_path / "family", ("base",)).checkpoint("base")
-    before = AutoModelForCausalLM.from_pretrained(base.path).get_input_embeddings().weight
+    model: Any = AutoModelForCausalLM.from_pretrained(base.path)
+    before = model.get_input_embeddings().weight
     begun = sft.beginning(base, tiny_tokenizer).get_input_embeddings().weight
     changed = (before != begun).any(1).nonzero()[:, 0].tolist()
     assert sorted(changed) == sorted(tiny_tokenizer.convert_tokens_to_ids([USER, ASSISTANT, END]))

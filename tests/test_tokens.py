@@ -86,7 +86,7 @@ def test_the_token_that_ends_an_answer_is_part_of_it(
     models: dict[str, StageModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, *_ = answer_tokens(models["sft"], PROMPT, GREEDY)
-    monkeypatch.setattr("pipeline.inference.tokens.stop_tokens", lambda tokenizer: [first])
+    monkeypatch.setattr("pipeline.inference.models.stop_tokens", lambda tokenizer: [first])
     assert list(answer_tokens(models["sft"], PROMPT, GREEDY)) == [first]
 
 

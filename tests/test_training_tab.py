@@ -115,7 +115,7 @@ def test_held_out_checks_stand_in_the_same_picture(page: Page) -> None:
 
 
 def test_the_slider_moves_the_marker_and_changes_the_answer(page: Page, family: LoadedFamily) -> None:
-    time_line = TimeLine(family.files, family.models["sft"], family.models["rlhf"])
+    time_line = TimeLine(family.files, family.local["sft"], family.local["rlhf"])
     assert time_line.steps == [0, *SNAPSHOTS]
     page.locator("#training").get_by_text(PROMPTS[1], exact=True).click()
     expect(page.get_by_label("Prompt of the time line")).to_have_value(PROMPTS[1])
@@ -143,7 +143,7 @@ def test_a_prompt_of_ones_own_is_answered_at_the_step(page: Page, family: Loaded
     expect(heading(page)).to_contain_text(f"{SNAPSHOTS[0]}")
     page.get_by_label("Prompt of the time line").fill("Tell me more")
     page.get_by_label("Prompt of the time line").press("Enter")
-    policy = TimeLine(family.files, family.models["sft"], family.models["rlhf"]).model(SNAPSHOTS[0])
+    policy = TimeLine(family.files, family.local["sft"], family.local["rlhf"]).model(SNAPSHOTS[0])
     [answer] = policy.answers(["Tell me more"], Decoding(temperature=0))
     page.wait_for_function(
         "(text) => document.querySelector('#training .reached .text').textContent.replace(/[^!-~]/g, '') === text",

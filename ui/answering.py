@@ -10,15 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Lock
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from pipeline.checkpoint import Family, open_family
+from pipeline.checkpoint import Family
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
-from pipeline.inference.models import LONGEST_PROMPT, RewardModel, StageModel, context_length, load_reward, load_stage
-from pipeline.publish.fetch import local
+from pipeline.inference.models import LONGEST_PROMPT, RewardModel, StageModel, load_reward, load_stage
+from pipeline.inference.served import ServedStage
+from pipeline.inference.stages import answering_models, reward_model
+from pipeline.published import PublishedFamily, find_family
 
+# The columns of a family that was trained here; a published one has those that it names.
 COLUMNS = ("base", "sft", "rlhf")
+NAMES = {"base": "base", "sft": "SFT", "rlhf": "RLHF"}
 # The policy that a room has moved: a fourth column for those who want it.
 OWN = "own"
 # Low: models this small know little, and go astray a few steps away from the likeliest token.
@@ -28,6 +32,9 @@ USUAL_SCALE = (-4.0, 4.0)
 # Faster than anyone reads, slow enough to leave the processor to the models; longer when more columns fill.
 SECONDS_BETWEEN_VIEWS = 0.05
 MOST_PEOPLE = 64
+NO_REWARD = "the family has no reward model, so answers get no rewards"
+
+Stage: TypeAlias = StageModel | ServedStage
 
 logger = logging.getLogger(__name__)
 
@@ -71,49 +78,85 @@ class View:
 
     `stopped` the model ended its answer by itself, `cut` it reached the limit, `halted` a person
     stopped it. `seconds` counts from the start of the answer, `reward` is unset until it is known,
-    `place` is the place in the queue, 1 for the next, while others are answered first.
+    `place` is the place in the queue, 1 for the next, while others are answered first. `given` is what the
+    model goes on from if that is not the bare prompt; `source` says who published it, and `about` what it learned.
     """
 
     stage: str
     state: State
     prompt: str = ""
     limit: int = Decoding.max_new_tokens
-    chat_format: bool = False
+    given: str = ""
     text: str = ""
     tokens: int = 0
     seconds: float = 0.0
     reward: float | None = None
     error: str = ""
     place: int = 0
+    source: str = ""
+    about: str = ""
 
 
 class LoadedFamily:
-    """The answering stages that are trained so far, and the reward model if there is one."""
+    """The answering stages that there are so far, and the reward model if there is one.
+
+    `notes` are lines on what a published family lacks.
+    """
 
     def __init__(
-        self, files: Family, models: dict[str, StageModel], reward: RewardModel | None, scale: tuple[float, float]
+        self,
+        origin: Family | PublishedFamily,
+        models: dict[str, Stage],
+        reward: RewardModel | None,
+        scale: tuple[float, float],
+        notes: tuple[str, ...] = (),
     ) -> None:
-        self.files = files
-        self.name = files.name
+        self.origin = origin
+        self.name = origin.name
         self.models = models
         self.reward = reward
         self.scale = scale
+        self.notes = notes
+        self.columns = COLUMNS if isinstance(origin, Family) else tuple(models)
+        self.one_vocabulary = isinstance(origin, Family) or same_vocabulary(list(self.local.values()))
         self.filling_now = 0
         self.lock = Lock()
 
     @property
+    def published(self) -> PublishedFamily | None:
+        """What says where its models are, if others trained them."""
+        return self.origin if isinstance(self.origin, PublishedFamily) else None
+
+    @property
+    def files(self) -> Family:
+        """The checkpoints of a family that was trained here. No other has any."""
+        assert isinstance(self.origin, Family)
+        return self.origin
+
+    @property
+    def local(self) -> dict[str, StageModel]:
+        """The stages whose models are in this process, and not on a server."""
+        return {stage: model for stage, model in self.models.items() if isinstance(model, StageModel)}
+
+    @property
+    def readers(self) -> dict[str, StageModel]:
+        """The stages that can read each other's answers token by token."""
+        return self.local if self.one_vocabulary else {}
+
+    @property
     def people_at_once(self) -> int:
         """Answers that one column takes at the same time: models that share their steps tell the queue themselves."""
-        return MOST_PEOPLE if all(model.together for model in self.models.values()) else 2
+        return MOST_PEOPLE if all(model.together for model in self.local.values()) else 2
 
     @property
     def context(self) -> int:
         """Tokens that prompt and answer may have together."""
-        return context_length(self.models["base"].model)
+        return min(model.context for model in self.models.values())
 
     @property
     def parameters(self) -> int:
-        return sum(weights.numel() for weights in self.models["base"].model.parameters())
+        """Of the first of its models; 0 if all of them are on servers."""
+        return next((model.model.num_parameters() for model in self.local.values()), 0)
 
     @property
     def prompt_limit(self) -> int:
@@ -125,21 +168,30 @@ class LoadedFamily:
         if len(prompt) > self.prompt_limit:
             raise InputError(f"the prompt has {len(prompt):,} characters; at most {self.prompt_limit} fit, shorten it")
         for model in self.models.values():
-            model.encode(prompt)
+            model.check(prompt)
 
     def beside(self, stage: str, model: StageModel) -> "LoadedFamily":
         """The same family with one more model, which answers under the name of `stage`."""
-        return LoadedFamily(self.files, {**self.models, stage: model}, self.reward, self.scale)
+        return LoadedFamily(self.origin, {**self.models, stage: model}, self.reward, self.scale)
 
     def first_view(self, stage: str) -> View:
-        return View(stage, "idle" if stage in self.models else "untrained")
+        return self.introduced(View(stage, "idle" if stage in self.models else "untrained"))
+
+    def introduced(self, view: View) -> View:
+        """The view with what a published family says of the stage."""
+        if self.published is None:
+            return view
+        place = self.published.place(view.stage)
+        return replace(view, source=place.source, about=place.about)
 
     def views(self, stage: str, request: Request) -> Generator[View, None, None]:
         """One column from empty to scored. What goes wrong is shown in it: the others must not suffer."""
-        first = latest = View(stage, "waiting", request.prompt, request.decoding.max_new_tokens, request.chat_format)
-        yield first
+        latest = self.introduced(View(stage, "waiting", request.prompt, request.decoding.max_new_tokens))
         try:
-            for latest in self.filling(first, request):
+            model = replace(self.models[stage], chat_format=request.chat_format)
+            first = latest = replace(latest, given=model.given(request.prompt) if stage == "base" else "")
+            yield first
+            for latest in self.filling(first, model, request):
                 yield latest
         except InputError as error:
             yield replace(latest, state="failed", error=str(error))
@@ -147,11 +199,10 @@ class LoadedFamily:
             logger.exception("the %s column failed", stage)
             yield replace(latest, state="failed", error=f"{type(error).__name__}: {error}")
 
-    def filling(self, view: View, request: Request) -> Iterator[View]:
+    def filling(self, view: View, model: Stage, request: Request) -> Iterator[View]:
         start = time.monotonic()
         shown = 0.0
         stopped = False
-        model = replace(self.models[view.stage], chat_format=request.chat_format)
         with self.counted():
             # Whoever leaves this loop early closes the stream, and with it the decoding.
             for answer in model.stream(request.prompt, request.decoding):
@@ -188,12 +239,40 @@ class LoadedFamily:
                 self.filling_now -= 1
 
 
-def load(path: str | Path) -> LoadedFamily:
-    """Load every stage the page shows. Raises InputError for a missing or damaged family."""
-    family = open_family(local(path))
-    models = {stage: load_stage(family.checkpoint(stage)).shared() for stage in COLUMNS if family.has(stage)}
+def same_vocabulary(models: list[StageModel]) -> bool:
+    """Whether a number is the same token to all models; one may know tokens that another only has room for."""
+    known: dict[int, str] = {}
+    for model in models:
+        for token, number in model.tokenizer.get_vocab().items():
+            if known.setdefault(number, token) != token:
+                return False
+    return all(max(known) < model.model.get_input_embeddings().num_embeddings for model in models)
+
+
+def load(name: str | Path) -> LoadedFamily:
+    """Load every stage the page shows. Raises InputError for a family that is missing, damaged, or out of reach."""
+    family = find_family(name)
+    if isinstance(family, PublishedFamily):
+        return load_published_family(family)
+    models: dict[str, Stage] = {
+        stage: load_stage(family.checkpoint(stage)).shared() for stage in COLUMNS if family.has(stage)
+    }
     if not family.has("reward"):
         return LoadedFamily(family, models, None, USUAL_SCALE)
     checkpoint = family.checkpoint("reward")
     low, high = checkpoint.figures.get("scale", USUAL_SCALE)
     return LoadedFamily(family, models, load_reward(checkpoint), (low, high))
+
+
+def load_published_family(family: PublishedFamily) -> LoadedFamily:
+    """Load what a family file names, and note what is not there. Raises InputError if nothing answers."""
+    notes: list[str] = []
+    models = {stage: model.shared() for stage, model in answering_models(family, notes.append)}
+    if not models:
+        raise InputError(f"the family {family.name} cannot answer: {notes[0]}")
+    if missing := [NAMES[stage] for stage in COLUMNS if not family.has(stage)]:
+        notes.insert(0, f"the family leaves out {' and '.join(missing)}, and so does the page")
+    if not family.has("reward"):
+        return LoadedFamily(family, models, None, USUAL_SCALE, (*notes, NO_REWARD))
+    low, high = family.place("reward").scale or USUAL_SCALE
+    return LoadedFamily(family, models, reward_model(family), (low, high), tuple(notes))

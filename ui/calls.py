@@ -76,7 +76,8 @@ def score_call(family: LoadedFamily) -> Callable[..., float]:
             the reward: higher is preferred, and 0 is what the SFT stage's answers get on average
         """
         if family.reward is None:
-            raise InputError("this family has no reward model yet; train it with: python -m pipeline run")
+            more = "" if family.published else " yet; train it with: python -m pipeline run"
+            raise InputError(f"this family has no reward model{more}")
         exchange = (text("prompt", prompt), text("response", response))
         return family.reward.scores([exchange], [flag("finished", finished)])[0]
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from html import escape
 
-from pipeline.chat_format import ASSISTANT, END, USER
 from ui.answering import OWN, State, View
 
 
@@ -29,6 +28,12 @@ LOOKS = {
         "after demonstrations",
         "Has seen people answer. It answers like them, and copies their mistakes too.",
         '<path d="M4 5h16v11H10l-5 4v-4H4z"/><path d="M8 9h8M8 12h5"/>',
+    ),
+    "dpo": Look(
+        "DPO",
+        "after pairs of answers",
+        "Was shown two answers at a time, and learned to write the preferred one, without a reward model.",
+        '<path d="M4 6h7M4 12h7M4 18h7M15 8l3-3 3 3M18 5v14"/>',
     ),
     "rlhf": Look(
         "RLHF",
@@ -129,7 +134,8 @@ def head(view: View, letter: str, hidden: bool) -> str:
         name = look.name
         title = f"{icon(look.icon)}{name} "
         title += f'<span class="letter">{letter}</span>' if letter else f"<small>{look.after}</small>"
-        words = f"<h2>{title}</h2><p>{look.learned}</p>"
+        words = f"<h2>{title}</h2><p>{escape(view.about or look.learned)}</p>"
+        words += f'<p class="source">{escape(view.source)}</p>' if view.source else ""
     return words + tools(name, bool(view.text.strip()))
 
 
@@ -138,7 +144,7 @@ def tools(name: str, written: bool) -> str:
     buttons = (
         ("copy", f"Copy the answer of {name}", icon(COPY, "before") + icon(COPIED, "after")),
         ("enlarge", f"Enlarge {name}", icon(ENLARGE)),
-        ("shrink", "Show all three columns", icon(SHRINK)),
+        ("shrink", "Show all columns", icon(SHRINK)),
     )
     return '<div class="tools"><span class="unseen" role="status"></span>' + "".join(
         f'<button type="button" class="{does}" aria-label="{label}" title="{label}"'
@@ -169,12 +175,8 @@ def body(view: View, hidden: bool = False) -> str:
 
 def start(view: View) -> str:
     """What base was given to go on from."""
-    prompt = shortened(view.prompt)
-    return f"{USER}{prompt}{END}{ASSISTANT}" if view.chat_format else prompt
-
-
-def shortened(prompt: str) -> str:
-    return prompt if len(prompt) <= GIVEN_CHARACTERS else "\N{HORIZONTAL ELLIPSIS}" + prompt[-GIVEN_CHARACTERS:]
+    given = view.given or view.prompt
+    return given if len(given) <= GIVEN_CHARACTERS else "\N{HORIZONTAL ELLIPSIS}" + given[-GIVEN_CHARACTERS:]
 
 
 def ending(view: View) -> str:

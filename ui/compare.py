@@ -1,10 +1,10 @@
-"""The tab that the page is for: one prompt, three stages, three answers at the same time."""
+"""The tab that the page is for: one prompt, and every stage answers it at the same time."""
 
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
-from itertools import count
+from itertools import count, zip_longest
 from typing import Any
 
 import gradio as gr
@@ -73,8 +73,9 @@ class Comparison:
 def compare_tab(family: LoadedFamily, rooms: Rooms) -> Comparison:
     """Lay out the tab inside the current `gr.Blocks` and connect its events."""
     request = gr.State(None)
-    # With fewer than three stages there is little to guess.
-    guessable = len(family.models) == len(COLUMNS)
+    # With fewer than three stages there is little to guess, and the ballots know these three.
+    guessable = tuple(family.models) == COLUMNS
+    rewarded = family.reward is not None or family.published is None
     with gr.Column(elem_id="ask"):
         with gr.Row(elem_id="asking"):
             prompt = gr.Textbox(
@@ -94,7 +95,7 @@ def compare_tab(family: LoadedFamily, rooms: Rooms) -> Comparison:
                 again = gr.Button("Again", elem_id="again")
         offered = presets()
         chosen = gr.HTML(chips(offered), js_on_load=CHOOSING, apply_default_css=False, elem_id="presets")
-        notice = gr.HTML("<p>A click on a prompt sends it to all three columns.</p>", elem_id="notice")
+        notice = gr.HTML("<p>A click on a prompt sends it to all columns.</p>", elem_id="notice")
         with gr.Row(elem_id="options") as folds:
             with gr.Accordion("Settings", open=False, elem_id="settings") as panel:
                 temperature, top_p, length, seed, base_sees = settings(family)
@@ -102,25 +103,29 @@ def compare_tab(family: LoadedFamily, rooms: Rooms) -> Comparison:
             guessing = gr.Checkbox(label="Guess mode", container=False, elem_id="guess-mode", visible=guessable)
 
     places, columns, lanes, ballots = [], [], [], []
-    with gr.Row(elem_id="columns"):
-        for stage, letter in zip(COLUMNS, LETTERS, strict=True):
+    kinds = [f"of-{len(family.columns)}", "rewarded" if rewarded else "unrewarded"]
+    with gr.Row(elem_id="columns", elem_classes=kinds):
+        for stage, letter in zip_longest(family.columns, LETTERS if guessable else ""):
             with gr.Column(elem_classes="place") as place:
                 places.append(place)
                 drawn = column(family.first_view(stage), family.scale)
                 columns.append(gr.HTML(drawn, js_on_load=TOOLS, apply_default_css=False))
-                ballots.append(ballot(letter))
+                if guessable:
+                    ballots.append(ballot(letter))
         with gr.Column(elem_classes="place", visible=False) as own_place:
             own_column = gr.HTML(column(View(OWN, "idle"), family.scale), js_on_load=TOOLS, apply_default_css=False)
+    if family.notes:
+        gr.HTML(f"<p>{escape('; '.join(family.notes))}.</p>", elem_id="notes")
     bar = guess_bar()
-    with gr.Column(elem_id="rewards"):
+    with gr.Column(elem_id="rewards", visible=rewarded):
         gr.HTML(REWARDS, apply_default_css=False)
-        for stage in COLUMNS:
+        for stage in family.columns:
             lanes.append(gr.HTML(lane(family.first_view(stage), family.scale), apply_default_css=False))
         own_lane = gr.HTML(lane(View(OWN, "idle"), family.scale), apply_default_css=False, visible=False)
         gr.HTML(axis(family.scale), apply_default_css=False)
     # The room whose policy has the fourth column; none while that is hidden.
     own_room = gr.State("")
-    revealed = connect_guessing(family, request, guessing, columns, lanes, ballots, bar)
+    revealed = [connect_guessing(family, request, guessing, columns, lanes, ballots, bar)] if guessable else []
 
     def ask(
         previous: Request | None,
@@ -140,7 +145,7 @@ def compare_tab(family: LoadedFamily, rooms: Rooms) -> Comparison:
             previous.give_way()
         decoding = Decoding(int(length), temperature, top_p, int(seed or 0))
         hidden = guessing and guessable
-        order = shuffled() if hidden else COLUMNS
+        order = shuffled() if hidden else family.columns
         return Request(next(numbers), prompt, decoding, base_sees == CHAT, order, hidden), gr.skip()
 
     # Gradio sends the last output once more when a listener ends: it must not be of a replaced request.
@@ -188,7 +193,7 @@ def compare_tab(family: LoadedFamily, rooms: Rooms) -> Comparison:
             trigger_mode="multiple",
             **quiet,
         )
-        for place, stage in enumerate(COLUMNS)
+        for place, stage in enumerate(family.columns)
         if stage in family.models
     ]
     request.change(
@@ -227,7 +232,7 @@ def compare_tab(family: LoadedFamily, rooms: Rooms) -> Comparison:
         folds,
         panel,
         asking,
-        [*filled, revealed],
+        [*filled, *revealed],
         own_room,
         [own_place, own_lane],
     )
@@ -247,7 +252,14 @@ def settings(family: LoadedFamily) -> tuple[gr.Slider, gr.Slider, gr.Slider, gr.
         seed = gr.Number(
             Decoding.seed, precision=0, minimum=0, maximum=2**31, label="Seed", info="same seed, same answers"
         )
-    base_sees = gr.Radio([RAW, CHAT], value=RAW, label="Base sees", info=BASE_SEES, elem_id="base-sees")
+    base_sees = gr.Radio(
+        [RAW, CHAT],
+        value=RAW,
+        label="Base sees",
+        info=BASE_SEES,
+        visible="base" in family.columns,
+        elem_id="base-sees",
+    )
     return temperature, top_p, length, seed, base_sees
 
 

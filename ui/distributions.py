@@ -25,10 +25,11 @@ LESSON = (
     "Most tokens do not change from SFT to RLHF. Those that do are where the behaviour changed. "
     "The three kinds are those of Lin et al. 2023."
 )
-FIRST = "Base is the first stage. There is no earlier one to compare it with, so nothing is marked in its answer."
+FIRST = "{} is the first stage. There is no earlier one to compare it with, so nothing is marked in its answer."
 READS = {
     "base": "reads your prompt as plain text",
     "sft": "reads your prompt as a question in a chat",
+    "dpo": "reads your prompt as a question in a chat",
     "rlhf": "reads your prompt as a question in a chat",
 }
 
@@ -113,7 +114,7 @@ def odds(prediction: Prediction) -> str:
 
 def legend(reading: Reading) -> str:
     if reading.before is None:
-        return f'<p class="lesson">{FIRST}</p>'
+        return f'<p class="lesson">{FIRST.format(LOOKS[reading.stage].name)}</p>'
     before = LOOKS[reading.before].name
     counts = Counter(reading.category(position) for position in range(len(reading.tokens)))
     entries = "".join(

@@ -217,6 +217,9 @@ def lesson_tab(
     `controls` has the tabs that the steps can drive, by the id they have in `tabs`; a step whose tab has
     none goes without the button.
     """
+    if family.published:
+        gr.HTML("<p>The lesson is about a family that was trained here; open one to take it.</p>")
+        return
     with gr.Column(elem_id="lesson"):
         with gr.Row(elem_id="lesson-head"):
             minutes = sum(step.minutes for step in STEPS)

@@ -39,7 +39,7 @@ SCREEN = '<path d="M3 5h18v11H3zM12 16v4M8 20h8"/>'
 
 def page(family: LoadedFamily, rooms: Rooms) -> gr.Blocks:
     """The page with all its tabs. Raises InputError for a damaged report."""
-    report = read_report(family.files)
+    report = None if family.published else read_report(family.files)
     with gr.Blocks(title="Stagewise", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(masthead(family), apply_default_css=False, js_on_load=SCRIPT.read_text(encoding="utf-8"))
         # Gradio draws a tab when it is first opened: the first paint waits for Compare alone.
@@ -66,13 +66,13 @@ def page(family: LoadedFamily, rooms: Rooms) -> gr.Blocks:
 
 def masthead(family: LoadedFamily) -> str:
     """The head of the page. `assets/script/frame.js` makes its parts work."""
+    size = f", {family.parameters / 1e6:,.1f} million parameters" if family.parameters else ""
     return (
         '<a class="skip" href="#columns">Skip to the answers</a>'
         '<header class="masthead"><h1>Stagewise</h1>'
         '<p class="subject">One small language model, caught at every stage of its training</p>'
         f'<button id="present" type="button" aria-pressed="false">{icon(SCREEN)}Presentation</button></header>'
-        f'<p class="caution"><span class="family">{escape(family.name)} family, '
-        f"{family.parameters / 1e6:.1f} million parameters.</span> {NOTICE}</p>"
+        f'<p class="caution"><span class="family">{escape(family.name)} family{size}.</span> {NOTICE}</p>'
         '<div class="unseen" role="log" aria-label="Answers"></div>'
     )
 
@@ -86,8 +86,8 @@ def launch(
     """
     import torch
 
-    # Each stage decodes in a thread of its own; models this small gain nothing from more.
-    torch.set_num_threads(1)
+    # Each stage decodes in a thread of its own; models as small as ours gain nothing from more.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // len(family.columns)) if family.published else 1)
     # Gradio asks matplotlib at every call how it would draw; unset, the first answer waits until that is found out.
     os.environ.setdefault("MPLBACKEND", "agg")
     # After every answer gradio sums up the last 10,000 of them, for a page that nobody opens here.

@@ -115,6 +115,9 @@ def rank_tab(
     family: LoadedFamily, rooms: Rooms, blocks: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, comparison: Comparison
 ) -> Controls | None:
     """Lay out the tab inside the current `gr.Blocks` and connect its events."""
+    if family.published:
+        gr.HTML("<p>Votes train the models on, and this family was trained elsewhere: nothing is ranked.</p>")
+        return None
     if "sft" not in family.models:
         gr.HTML("<p>This family has no SFT stage yet, so there are no answers to rank.</p>", elem_id="no-rank")
         return None
@@ -228,7 +231,7 @@ class Offers:
         votes = sum(vote.prompt == prompt and vote.annotator == name for vote in self.rooms.labels.of(room))
         try:
             self.family.check(prompt)
-            return self.offer(prompt, candidates(self.family.models["sft"], prompt, number, self.decoding(votes)))
+            return self.offer(prompt, candidates(self.family.local["sft"], prompt, number, self.decoding(votes)))
         except InputError as error:
             return self.failed(error)
 
@@ -248,7 +251,7 @@ class Offers:
             reward = self.rooms.reward(room)
             if reward is None:
                 raise InputError("this family has no reward model yet")
-            return self.offer(*least_sure(self.family.models["sft"], reward, tried, number, self.decoding(0)))
+            return self.offer(*least_sure(self.family.local["sft"], reward, tried, number, self.decoding(0)))
         except InputError as error:
             return self.failed(error)
 

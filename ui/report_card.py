@@ -21,7 +21,6 @@ from ui.columns import LOOKS, icon, signed
 PER_PAGE = 10
 WIN_RATE = "win rate against SFT"
 REPEATED = "repeated 4-grams"
-DPO_ICON = '<path d="M4 6h7M4 12h7M4 18h7M15 8l3-3 3 3M18 5v14"/>'
 YES = '<path d="M5 12.5l4.5 4.5L19 7.5"/>'
 NO = '<path d="M6 6l12 12M18 6L6 18"/>'
 # The buttons of a row ask the server for its answers: a page is fetched when somebody wants to read it.
@@ -194,6 +193,9 @@ QUESTIONS = (
 
 def report_card_tab(family: LoadedFamily, report: Report | None) -> None:
     """Lay out the tab inside the current `gr.Blocks`."""
+    if family.published:
+        gr.HTML("<p>A report card asks what training held out, and this family was trained elsewhere.</p>")
+        return
     if report is None:
         gr.HTML(
             '<p class="missing">This family has no report card yet. Make one with '
@@ -279,8 +281,7 @@ def figure_line(report: Report, stage: str, name: str, figure: Figure | None) ->
 
 
 def stage_label(stage: str) -> str:
-    paths = LOOKS[stage].icon if stage in LOOKS else DPO_ICON
-    return f"{icon(paths)}<span>{stage_name(stage)}</span>"
+    return f"{icon(LOOKS[stage].icon)}<span>{stage_name(stage)}</span>"
 
 
 def stage_name(stage: str) -> str:

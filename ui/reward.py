@@ -14,7 +14,7 @@ from pipeline.inference.best_of import Drawing, divergence_bound, draw
 from pipeline.inference.decoding import Decoding
 from pipeline.inference.models import RewardModel
 from pipeline.inference.what_if import EDITS, Exchange, rewards
-from ui.answering import COLUMNS, LoadedFamily
+from ui.answering import LoadedFamily
 from ui.clouds import Tried, Version, clouds, progress, ranked, score, thin_line, tried_list
 from ui.columns import LOOKS, problem
 from ui.controls import Controls
@@ -40,6 +40,8 @@ SCORE = (
     "that is reward hacking.</p>"
 )
 NO_REWARD = "<p>This family has no reward model yet, so there is nothing to score with.</p>"
+
+ON_SERVERS = "<p>All stages of this family are on servers: none can be asked for many answers at once.</p>"
 
 ROW_PRESSED = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-row]");
@@ -90,6 +92,9 @@ def reward_tab(family: LoadedFamily, tab: gr.Tab, typed: gr.Textbox) -> Controls
     if family.reward is None:
         gr.HTML(NO_REWARD, elem_id="no-reward")
         return None
+    if not family.local:
+        gr.HTML(ON_SERVERS, elem_id="no-reward")
+        return None
     with gr.Row(elem_id="reward-halves"):
         with gr.Column(elem_id="best-of"):
             prompt, asking, answers, shown = best_of_half(family, family.reward, tab, typed)
@@ -102,7 +107,7 @@ def best_of_half(
     family: LoadedFamily, reward: RewardModel, tab: gr.Tab, typed: gr.Textbox
 ) -> tuple[gr.Textbox, dict[str, Any], gr.HTML, gr.State]:
     """The prompt and what sends it; the list of answers, and the drawing that it shows."""
-    stages = [stage for stage in COLUMNS if stage in family.models]
+    stages = list(family.local)
     longest = min(Decoding.max_new_tokens, family.context // 2)
     chosen = "sft" if "sft" in stages else stages[-1]
 
@@ -154,7 +159,7 @@ def best_of_half(
         listed = ""
         for done, stage in enumerate(order):
             latest = 0.0
-            for drawing in draw(family.models[stage], reward, request.prompt, request.decoding, request.count):
+            for drawing in draw(family.local[stage], reward, request.prompt, request.decoding, request.count):
                 if request.halted.is_set():
                     yield "<p>Stopped by you.</p>", gr.skip(), gr.skip(), gr.skip()
                     return

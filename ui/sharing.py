@@ -49,7 +49,10 @@ def sharing(blocks: gr.Blocks, family: LoadedFamily, comparison: Comparison) -> 
     """Add Share, the files and the history to the Compare tab, and open the link that the page came with."""
     with comparison.panel:
         shown = gr.CheckboxGroup(
-            [(LOOKS[stage].name, stage) for stage in COLUMNS], value=list(COLUMNS), label="Columns", elem_id="shown"
+            [(LOOKS[stage].name, stage) for stage in family.columns],
+            value=list(family.columns),
+            label="Columns",
+            elem_id="shown",
         )
     with comparison.folds:
         with gr.Accordion("History", open=False, elem_id="history"):
@@ -64,7 +67,7 @@ def sharing(blocks: gr.Blocks, family: LoadedFamily, comparison: Comparison) -> 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "multiple"}
     # One after the other: an older view of a comparison must not come last.
     in_turn: dict[str, Any] = {"concurrency_id": "sharing", "concurrency_limit": 1, **quiet}
-    models = trained(family.files)
+    models = described(family)
     numbers = count(1)
 
     def offer(request: Request | None, stages: list[str]) -> dict[str, Any] | None:
@@ -76,8 +79,8 @@ def sharing(blocks: gr.Blocks, family: LoadedFamily, comparison: Comparison) -> 
         except InputError as error:
             return [gr.skip()] * (len(filling) - 2) + [problem(f"The link cannot be opened: {error}"), gr.skip()]
         fields = [link.get(name, gr.skip()) for name in ("prompt", *comparison.settings, "base")]
-        stages = link.get("stages", list(COLUMNS))
-        return [*fields, stages, only(stages), next(numbers) if "prompt" in link else gr.skip()]
+        stages = link.get("stages", list(family.columns))
+        return [*fields, stages, only(stages, family.columns), next(numbers) if "prompt" in link else gr.skip()]
 
     def arrive(request: gr.Request) -> list[Any]:
         return visit(request.query_params)
@@ -87,7 +90,7 @@ def sharing(blocks: gr.Blocks, family: LoadedFamily, comparison: Comparison) -> 
 
     def show(stages: list[str]) -> list[Any]:
         # Without any column the page would only puzzle.
-        return [gr.update(visible=stage in stages or not stages) for stage in COLUMNS] * 2
+        return [gr.update(visible=stage in stages or not stages) for stage in family.columns] * 2
 
     filling = [
         comparison.prompt,
@@ -101,7 +104,7 @@ def sharing(blocks: gr.Blocks, family: LoadedFamily, comparison: Comparison) -> 
     past.select(revisit, None, filling, **quiet)
     opened.change(**comparison.asking)
     # Who guesses has all columns before them.
-    comparison.guessing.change(lambda: list(COLUMNS), None, shown, **quiet)
+    comparison.guessing.change(lambda: list(family.columns), None, shown, **quiet)
     drawn = [*comparison.places, *comparison.lanes]
     shown.change(show, shown, drawn, **in_turn).then(offer, [comparison.request, shown], bar, **in_turn)
     asked = comparison.request.change(offer, [comparison.request, shown], bar, **in_turn)
@@ -116,16 +119,16 @@ def script(name: str) -> str:
     return (SCRIPTS / name).read_text(encoding="utf-8")
 
 
-def only(stages: Sequence[str]) -> str:
+def only(stages: Sequence[str], columns: Sequence[str]) -> str:
     """What to say when a link hides columns."""
-    if len(stages) == len(COLUMNS):
+    if len(stages) == len(columns):
         return ""
     names = " and ".join(LOOKS[stage].name for stage in stages)
     return f"<p>This link shows {names} only. Settings has the other columns.</p>"
 
 
-def link(request: Request, stages: Sequence[str]) -> str:
-    """The query string that opens this comparison, with its `?`."""
+def link(request: Request, stages: Sequence[str], columns: Sequence[str] = COLUMNS) -> str:
+    """The query string that opens this comparison, with its `?`; it names the stages unless all columns are shown."""
     decoding = request.decoding
     query = {
         "prompt": request.prompt,
@@ -136,7 +139,7 @@ def link(request: Request, stages: Sequence[str]) -> str:
     }
     if request.chat_format:
         query["base"] = "chat"
-    if len(stages) < len(COLUMNS):
+    if len(stages) < len(columns):
         query["stages"] = ",".join(stages)
     return "?" + urlencode(query, errors="replace")
 
@@ -159,9 +162,9 @@ def read_link(
     if "stages" in query:
         named = query["stages"].split(",")
         for stage in named:
-            if stage not in COLUMNS:
-                raise InputError(f"there is no stage {stage[:20]!r}, only {', '.join(COLUMNS)}")
-        values["stages"] = [stage for stage in COLUMNS if stage in named]
+            if stage not in family.columns:
+                raise InputError(f"there is no stage {stage[:20]!r}, only {', '.join(family.columns)}")
+        values["stages"] = [stage for stage in family.columns if stage in named]
     if "prompt" in query:
         family.check(query["prompt"])
         values["prompt"] = query["prompt"]
@@ -182,6 +185,13 @@ def number(name: str, text: str, setting: gr.Slider | gr.Number) -> float | int:
         kind = "a whole number" if whole else "a number"
         raise InputError(f"{name} is {text[:20]!r}, but must be {kind} from {low:g} to {high:g}")
     return value
+
+
+def described(family: LoadedFamily) -> dict[str, dict[str, Any]]:
+    """Where each model of a family comes from."""
+    if family.published:
+        return {stage: place.record for stage, place in family.published.stages.items()}
+    return trained(family.files)
 
 
 def trained(files: Family) -> dict[str, dict[str, Any]]:
@@ -205,8 +215,8 @@ def offered(
     request: Request, stages: Sequence[str], family: LoadedFamily, models: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """What the browser makes the link and, once every column is full and has its name, the files of."""
-    stages = [stage for stage in COLUMNS if stage in stages or not stages]
-    offer = {"link": link(request, stages)}
+    stages = [stage for stage in family.columns if stage in stages or not stages]
+    offer = {"link": link(request, stages, family.columns)}
     views = [request.latest.get(stage) for stage in stages if stage in family.models]
     full = [view for view in views if view is not None and view.state in FINAL]
     if not full or len(full) < len(views) or request.hidden:
@@ -234,7 +244,8 @@ def as_record(
     {"prompt", "seed", "temperature", "top_p", "max_new_tokens",
      "chat_format": whether base, too, was given the prompt in the chat format,
      "family": its name,
-     "models": {stage: {"recipe": name, "recipe_sha256", "weights_sha256"}}, the reward model among them,
+     "models": {stage: {"recipe": name, "recipe_sha256", "weights_sha256"}}, the reward model among them;
+               of a published family {stage: {"repo", "revision"}} or {stage: {"endpoint", "model"}},
      "date": in UTC, ISO 8601,
      "answers": {stage: {"text", "tokens", "stopped": by itself, "reward": number or null,
                          "ended": "stopped" | "cut" at the limit | "halted" by a person | "failed",
@@ -279,13 +290,19 @@ def as_markdown(record: Mapping[str, Any], views: Sequence[View]) -> str:
         if view.error:
             parts.append(fenced(view.error))
         parts.append(f"{outcome(view)}.")
-    hashes = [
-        f"- {stage}: weights {span(str(model['weights_sha256']))}, "
-        f"recipe {span(model['recipe'])} {span(model['recipe_sha256'])}"
-        for stage, model in record["models"].items()
-    ]
-    parts += ["## The models", "\n".join(hashes), "SHA-256 of each model's weights, and of the recipe that made it."]
+    lines = [f"- {stage}: {origin(model)}" for stage, model in record["models"].items()]
+    parts += ["## The models", "\n".join(lines)]
+    if any("recipe" in model for model in record["models"].values()):
+        parts.append("SHA-256 of each model's weights, and of the recipe that made it.")
     return "\n\n".join(parts) + "\n"
+
+
+def origin(model: Mapping[str, Any]) -> str:
+    """Where a model comes from, in a line of Markdown."""
+    if "recipe" in model:
+        weights, recipe = span(str(model["weights_sha256"])), span(model["recipe"])
+        return f"weights {weights}, recipe {recipe} {span(model['recipe_sha256'])}"
+    return ", ".join(f"{what} {span(str(value))}" for what, value in model.items())
 
 
 def settings_line(record: Mapping[str, Any]) -> str:

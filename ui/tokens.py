@@ -23,6 +23,9 @@ BLANKS = (
     "then the whole sentence decides between them. The bars are shares among those words. "
     "All stages read the sentence as plain text here, not as a question in a chat."
 )
+UNREAD = (
+    "The stages of this family cannot read each other's tokens: their models are on servers, or cut text differently."
+)
 # One token is in the tab order, as in any list box; the arrow keys go on from there.
 CHOOSING = """
 const tokens = () => [...element.querySelectorAll("[role=option]")];
@@ -60,8 +63,11 @@ CHOSEN = """(reading, position) => [
 ]"""
 
 
-def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> Controls:
+def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> Controls | None:
     """Lay out the tab inside the current `gr.Blocks`; `compared` is the prompt of the Compare tab."""
+    if not family.readers:
+        gr.HTML(f"<p>{UNREAD}</p>", elem_id="no-tokens")
+        return None
     reading = gr.State(None)
     position = gr.Number(0, precision=0, visible=False)
     taken = gr.State("")  # the prompt that the tab has set by itself
@@ -78,8 +84,8 @@ def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> Contr
         send = gr.Button("Send", variant="primary", elem_id="token-send")
     with gr.Row(elem_id="token-options"):
         stage = gr.Radio(
-            [(LOOKS[stage].name, stage) for stage in family.models],
-            value=list(family.models)[-1],
+            [(LOOKS[stage].name, stage) for stage in family.readers],
+            value=list(family.readers)[-1],
             label="Answer of",
             elem_id="token-stage",
         )
@@ -88,7 +94,7 @@ def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> Contr
         seed = gr.Number(0, precision=0, maximum=2**31, label="Seed (above 0)", **number)
     notice = gr.HTML(elem_id="token-notice")
     text = gr.HTML(idle("The answer will stand here."), elem_id="token-answer", js_on_load=CHOOSING)
-    lists = gr.HTML(no_predictions(family.models), elem_id="token-lists")
+    lists = gr.HTML(no_predictions(family.readers), elem_id="token-lists")
 
     gr.HTML(f"<h2>Fill in the blank</h2><p>{BLANKS}</p>", elem_id="blank-head")
     with gr.Row(elem_id="blank-asking"):
@@ -97,7 +103,7 @@ def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> Contr
         )
         complete = gr.Button("Fill in", elem_id="blank-fill")
     blank_notice = gr.HTML(elem_id="blank-notice")
-    blanks = gr.HTML(fillings({stage: [] for stage in family.models}), elem_id="blank-lists")
+    blanks = gr.HTML(fillings({stage: [] for stage in family.readers}), elem_id="blank-lists")
 
     def look(prompt: str, stage: str, temperature: float | None, seed: int | None) -> Iterator[tuple[Any, ...]]:
         try:
@@ -105,13 +111,13 @@ def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> Contr
                 if isinstance(step, Reading):
                     yield step, "", answer(step), predictions(step)
                 else:
-                    yield gr.skip(), "", writing(stage, step), no_predictions(family.models)
+                    yield gr.skip(), "", writing(stage, step), no_predictions(family.readers)
         except InputError as error:
             yield gr.skip(), problem(str(error)), gr.skip(), gr.skip()
 
     def blank(sentence: str) -> tuple[Any, str]:
         try:
-            return fillings({stage: fill(model, sentence) for stage, model in family.models.items()}), ""
+            return fillings({stage: fill(model, sentence) for stage, model in family.readers.items()}), ""
         except InputError as error:
             return gr.skip(), problem(str(error))
 
@@ -137,9 +143,9 @@ def steps(family: LoadedFamily, prompt: str, stage: str, decoding: Decoding) -> 
     Raises InputError for a prompt that cannot be read.
     """
     family.check(prompt)
-    model = family.models[stage]
+    model = family.readers[stage]
     # Every stage must be able to read the whole of it, and the chat format takes a few tokens more.
-    decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, room(family.models, prompt)))
+    decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, room(family.readers, prompt)))
     ids: list[int] = []
     shown = time.monotonic()
     for token in answer_tokens(model, prompt, decoding):
@@ -147,7 +153,7 @@ def steps(family: LoadedFamily, prompt: str, stage: str, decoding: Decoding) -> 
         if time.monotonic() - shown >= SECONDS_BETWEEN_VIEWS:
             shown = time.monotonic()
             yield model.text(ids)
-    yield read(family.models, stage, prompt, ids)
+    yield read(family.readers, stage, prompt, ids)
 
 
 def take(compared: str, prompt: str, taken: str) -> tuple[Any, Any]:
@@ -184,8 +190,10 @@ def tokens_call(family: LoadedFamily) -> Callable[..., list[dict[str, Any]]]:
             base) and "stages", which has for each stage "logprob" (float, natural logarithm), "rank" (int, 1 is
             its likeliest token) and "top", its ten likeliest tokens as objects "id", "token", "kind", "logprob"
         """
-        if stage not in family.models:
-            raise InputError(f"there is no stage {stage!r}; use one of {', '.join(family.models)}")
+        if not family.readers:
+            raise InputError(UNREAD)
+        if stage not in family.readers:
+            raise InputError(f"there is no stage {stage!r}; use one of {', '.join(family.readers)}")
         *_, last = steps(family, prompt, stage, Decoding(max_new_tokens, temperature, seed=seed))
         assert isinstance(last, Reading)
         return records(last)

@@ -62,7 +62,7 @@ class History:
         self.family = family
         self.stages = [stage for stage in NAMES if family.files.has(stage)]
         both = {"sft", "rlhf"} <= set(family.models)
-        self.time_line = TimeLine(family.files, family.models["sft"], family.models["rlhf"]) if both else None
+        self.time_line = TimeLine(family.files, family.local["sft"], family.local["rlhf"]) if both else None
 
     def checkpoint(self, stage: str) -> Checkpoint:
         return self.family.files.checkpoint(stage)
@@ -116,8 +116,11 @@ class History:
         raise InputError("nothing was written down for this prompt; choose another")
 
 
-def training_tab(family: LoadedFamily, tab: gr.Tab) -> Controls:
+def training_tab(family: LoadedFamily, tab: gr.Tab) -> Controls | None:
     """Lay out the tab inside the current `gr.Blocks` and connect its events."""
+    if family.published:
+        gr.HTML("<p>This family was trained elsewhere: there are no curves and no earlier steps of it here.</p>")
+        return None
     history, data = History(family), TrainingData(family.files)
     first = "rlhf" if "rlhf" in history.stages else history.stages[-1]
 

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from pipeline.chat_format import stop_tokens
 from pipeline.inference.decoding import Decoding, decode, ended
 from pipeline.inference.models import Answer, RewardModel, StageModel
 
@@ -49,7 +48,7 @@ def draw(model: StageModel, reward: RewardModel, prompt: str, decoding: Decoding
     the seed `SEEDS_APART * decoding.seed + i`: a larger count adds answers and changes none.
     Raises InputError for an empty or too long prompt.
     """
-    stop = stop_tokens(model.tokenizer)
+    stop = model.stop
     seeds = [SEEDS_APART * decoding.seed + number for number in range(count)]
     written: list[list[int]] = [[] for _ in seeds]
     drawing = Drawing(model.stage, prompt, count)

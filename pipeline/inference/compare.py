@@ -1,34 +1,36 @@
 """Several stages side by side on a file of prompts, and the reward model on a file of answers."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.checkpoint import ANSWERING, Family, read_json_lines, write_json_lines
+from pipeline.checkpoint import Family, read_json_lines, write_json_lines
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
-from pipeline.inference.models import checked, load_reward, load_stage
+from pipeline.inference.models import checked
+from pipeline.inference.stages import answering_models, answering_stages, reward_model
+from pipeline.published import PublishedFamily
 
 
-def compare(family: Family, prompts_file: Path, out: Path, decoding: Decoding) -> None:
+def compare(family: Family | PublishedFamily, prompts_file: Path, out: Path, decoding: Decoding) -> None:
     """Answer every prompt with every trained stage and score the answers.
 
     Reads lines `{"id", "prompt"}` and writes, whole or not at all, lines `{"id", "prompt", "answers":
-    {"base": {"text", "tokens", "stopped", "reward"}, "sft": ...}}`. A stage that is not trained yet is
+    {"base": {"text", "tokens", "stopped", "reward"}, "sft": ...}}`. A stage that is not there is
     left out; "reward" is null when there is no reward stage. Raises InputError that names the file,
     the line and the field of what cannot be used.
     """
     check_output(out)
     lines = read_lines(prompts_file, {"id": (str, int), "prompt": (str,)})
     prompts = [line["prompt"] for line in lines]
-    reward = load_reward(family.checkpoint("reward")) if family.has("reward") else None
+    reward = reward_model(family) if family.has("reward") else None
     records: list[dict[str, Any]] = [{"id": line["id"], "prompt": line["prompt"], "answers": {}} for line in lines]
-    stages = [stage for stage in ANSWERING if family.has(stage)]
-    for stage in tqdm(stages, desc="compare", unit="stage"):
-        model = load_stage(family.checkpoint(stage))
-        check_prompts(prompts_file, prompts, model.encode)
+    models = answering_models(family, lambda line: tqdm.write(line, file=sys.stderr))
+    for stage, model in tqdm(models, desc="compare", unit="stage", total=len(answering_stages(family))):
+        check_prompts(prompts_file, prompts, model.check)
         answers = model.answers(prompts, decoding)
         pairs = [(prompt, answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
         finished = [answer.stopped for answer in answers]
@@ -43,14 +45,14 @@ def compare(family: Family, prompts_file: Path, out: Path, decoding: Decoding) -
     write_json_lines(out, records)
 
 
-def score(family: Family, in_file: Path, out: Path) -> None:
+def score(family: Family | PublishedFamily, in_file: Path, out: Path) -> None:
     """Write the lines `{"prompt", "response"}` of a file again with `"reward"`, whole or not at all.
 
     Raises InputError that names the file, the line and the field of what cannot be used.
     """
     check_output(out)
     lines = read_lines(in_file, {"prompt": (str,), "response": (str,)})
-    reward = load_reward(family.checkpoint("reward"))
+    reward = reward_model(family)
     scores = reward.scores([(line["prompt"], line["response"]) for line in lines])
     write_json_lines(out, [line | {"reward": score} for line, score in zip(lines, scores, strict=True)])
 

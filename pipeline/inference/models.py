@@ -2,9 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.chat_format import decode_answer, encode_exchange, encode_prompt, encode_text, stop_tokens
+from pipeline.chat_format import (
+    ASSISTANT,
+    END,
+    USER,
+    decode_answer,
+    encode_exchange,
+    encode_prompt,
+    encode_text,
+    stop_tokens,
+)
 from pipeline.checkpoint import ANSWERING, Checkpoint
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Completion, Decoding, complete, decode
@@ -45,20 +55,38 @@ class StageModel:
     chat_format: bool = False
     together: Together | None = None
 
-    @property
-    def goes_on(self) -> bool:
-        """Whether it goes on with the prompt as it stands."""
-        return self.stage == "base" and not self.chat_format
-
     def shared(self) -> "StageModel":
         """The same, for many threads that stream at the same time, if the model can do that."""
         return replace(self, together=Together(self.model)) if can_share(self.model) else self
 
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return context_length(self.model)
+
+    @property
+    def stop(self) -> list[int]:
+        """Tokens with which the model ends its text by itself."""
+        return stop_tokens(self.tokenizer)
+
+    @property
+    def chats(self) -> bool:
+        """Whether it sees the prompt in the chat format."""
+        return self.stage != "base" or self.chat_format
+
+    def given(self, prompt: str) -> str:
+        """What the model is given to go on from, in words."""
+        return f"{USER} {prompt}{END}{ASSISTANT}" if self.chats else prompt
+
+    def check(self, prompt: str) -> None:
+        """Raise InputError for a prompt that cannot be answered."""
+        self.encode(prompt)
+
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a prompt. Raises InputError when it is empty or leaves no room for an answer."""
         prompt = checked(prompt)
-        tokens = (encode_text if self.goes_on else encode_prompt)(self.tokenizer, prompt)
-        context = context_length(self.model)
+        tokens = self.chat_tokens(prompt) if self.chats else self.text_tokens(prompt)
+        context = self.context
         if len(tokens) > context - SHORTEST_ROOM:
             raise InputError(
                 f"the prompt has {len(tokens)} tokens, but at most {context - SHORTEST_ROOM} leave room for an "
@@ -66,13 +94,19 @@ class StageModel:
             )
         return tokens
 
+    def chat_tokens(self, prompt: str) -> list[int]:
+        return encode_prompt(self.tokenizer, prompt)
+
+    def text_tokens(self, text: str) -> list[int]:
+        return encode_text(self.tokenizer, text)
+
     def stream(self, prompt: str, decoding: Decoding) -> Iterator[Answer]:
         """The answer as it grows, token by token; the last one is the whole answer.
 
         Text is held back while it ends inside a character of several bytes. Where many stream together,
         the first ones may tell the place in the queue.
         """
-        stop = stop_tokens(self.tokenizer)
+        stop = self.stop
         tokens: list[int] = []
         text = shown = ""
         for token in self.steps(prompt, decoding, stop):
@@ -101,16 +135,17 @@ class StageModel:
     def answers(self, prompts: Sequence[str], decoding: Decoding) -> list[Answer]:
         """The whole answers to many prompts, sampled in batches."""
         encoded = [self.encode(prompt) for prompt in prompts]
-        completions = complete(self.model, encoded, decoding, stop_tokens(self.tokenizer))
+        completions = complete(self.model, encoded, decoding, self.stop)
         return [self.answer(completion) for completion in completions]
 
     def answer(self, completion: Completion) -> Answer:
         return Answer(self.text(completion.tokens), len(completion.tokens), completion.stopped)
 
     def text(self, tokens: list[int]) -> str:
-        if self.goes_on:
-            return self.tokenizer.decode(tokens, skip_special_tokens=True)
-        return decode_answer(self.tokenizer, tokens)
+        """The text of an answer, or of what goes on with the prompt, with the space before it."""
+        if self.chats:
+            return decode_answer(self.tokenizer, tokens)
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 @dataclass(frozen=True)
@@ -141,10 +176,14 @@ class RewardModel:
         return [scores[index] - self.offset for index in range(len(encoded))]
 
     def encode(self, prompt: str, answer: str, finished: bool = True) -> list[int]:
-        tokens = encode_exchange(self.tokenizer, checked(prompt), plain(answer), finished)
+        tokens = self.exchange(checked(prompt), plain(answer), finished)
         excess = max(0, len(tokens) - context_length(self.model))
         # The first token says that a user is speaking: it stays.
         return tokens[:1] + tokens[1 + excess :]
+
+    def exchange(self, prompt: str, answer: str, finished: bool) -> list[int]:
+        """Token ids of a prompt with an answer, however many they are."""
+        return encode_exchange(self.tokenizer, prompt, answer, finished)
 
     def batch_scores(self, batch: list[list[int]]) -> list[float]:
         import torch
@@ -159,19 +198,12 @@ class RewardModel:
 
 
 def load_stage(checkpoint: Checkpoint) -> StageModel:
-    """Load a verified checkpoint to answer with. Raises InputError if its stage does not answer.
-
-    On a GPU it runs in bfloat16. On a CPU it runs in float32: for models of this size that is as fast
-    (attention over a cache is slow in bfloat16 there), and a row's tokens do not change with the rounding
-    that another batch brings.
-    """
-    import torch
+    """Load a verified checkpoint to answer with. Raises InputError if its stage does not answer."""
     from transformers import AutoModelForCausalLM
 
     if checkpoint.stage not in ANSWERING:
         raise InputError(f"stage {checkpoint.stage!r} does not answer; use one of {', '.join(ANSWERING)}")
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    model, tokenizer = load(AutoModelForCausalLM, checkpoint, dtype)
+    model, tokenizer = load(AutoModelForCausalLM, checkpoint.path, answering_dtype())
     return StageModel(checkpoint.stage, model, tokenizer)
 
 
@@ -182,17 +214,35 @@ def load_reward(checkpoint: Checkpoint) -> RewardModel:
 
     if checkpoint.stage != "reward":
         raise InputError(f"stage {checkpoint.stage!r} gives no scores; use the reward stage")
-    model, tokenizer = load(AutoModelForSequenceClassification, checkpoint, torch.float32)
+    model, tokenizer = load(AutoModelForSequenceClassification, checkpoint.path, torch.float32)
     return RewardModel(model, tokenizer, checkpoint.figures.get("offset", 0.0))
 
 
-def load(kind: Any, checkpoint: Checkpoint, dtype: "torch.dtype") -> tuple[Any, Any]:
-    """A checkpoint's model, ready on the device, and its tokenizer; nothing but safetensors, nothing from the Hub."""
+def answering_dtype() -> "torch.dtype":
+    """On a GPU models answer in bfloat16, on a CPU in float32.
+
+    For small models that is as fast there (attention over a cache is slow in bfloat16), and a row's tokens do not
+    change with the rounding that another batch brings.
+    """
+    import torch
+
+    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+
+
+def load(kind: Any, folder: Path, dtype: "torch.dtype") -> tuple[Any, Any]:
+    """A folder's model, ready on the device, and its tokenizer.
+
+    Nothing but safetensors, no code that came with the model, and nothing from the Hub. Raises InputError if weights
+    of this kind of model are missing, which would be random numbers.
+    """
     import torch
     from transformers import AutoTokenizer
 
-    model = kind.from_pretrained(checkpoint.path, dtype=dtype, use_safetensors=True, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    model, told = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **local)
+    if told["missing_keys"]:
+        raise InputError(f"{folder} has no weights {sorted(told['missing_keys'])[0]}: it is another kind of model")
+    tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
 

@@ -7,20 +7,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.chat_format import (
-    ASSISTANT,
-    END,
-    END_OF_DOCUMENT,
-    PADDING,
-    USER,
-    encode_text,
-    stop_tokens,
-)
+from pipeline.chat_format import ASSISTANT, END, END_OF_DOCUMENT, PADDING, USER, encode_text
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding, decode
-from pipeline.inference.models import UNFINISHED, StageModel, checked, context_length
+from pipeline.inference.models import UNFINISHED, StageModel, checked
 
 if TYPE_CHECKING:
     import torch
@@ -103,15 +96,14 @@ class Reading:
 
 def answer_tokens(model: StageModel, prompt: str, decoding: Decoding) -> Iterator[int]:
     """The ids of a stage's answer as it is written, with the token that ends it."""
-    stop = stop_tokens(model.tokenizer)
-    for [token] in decode(model.model, [model.encode(prompt)], decoding, stop):
+    for [token] in decode(model.model, [model.encode(prompt)], decoding, model.stop):
         assert token is not None
         yield token
 
 
 def room(models: Mapping[str, StageModel], prompt: str) -> int:
     """Tokens of an answer that every stage can read after the prompt. Raises InputError as `encode` does."""
-    return min(context_length(model.model) - len(model.encode(prompt)) for model in models.values())
+    return min(model.context - len(model.encode(prompt)) for model in models.values())
 
 
 def read(models: Mapping[str, StageModel], stage: str, prompt: str, answer: Sequence[int]) -> Reading:
@@ -158,12 +150,23 @@ def next_logprobs(model: Any, prefix: Sequence[int], rows: Sequence[Sequence[int
 def token(tokenizer: Any, number: int) -> Token:
     """A token as people can read it."""
     piece = tokenizer.convert_ids_to_tokens(number)
-    if piece in CONTROL_NAMES:
-        return Token(number, CONTROL_NAMES[piece], "control")
+    if number in control_ids(tokenizer):
+        return Token(number, CONTROL_NAMES.get(piece, piece), "control")
     text = tokenizer.decode([number])
     if UNFINISHED in text:
         return Token(number, byte_names(piece), "bytes")
     return Token(number, text)
+
+
+@lru_cache
+def control_ids(tokenizer: Any) -> frozenset[int]:
+    return frozenset(tokenizer.all_special_ids)
+
+
+@lru_cache
+def vocabulary(tokenizer: Any) -> list[Token]:
+    """All tokens. Kept: published models have a hundred thousand and more."""
+    return [token(tokenizer, number) for number in range(len(tokenizer))]
 
 
 def byte_names(piece: str) -> str:
@@ -219,8 +222,8 @@ def fill(model: StageModel, text: str, count: int = CANDIDATES) -> list[Filling]
     usable blank, or one that is longer than the model's context.
     """
     gap = find_blank(text)
-    left, right = (encode_text(model.tokenizer, side) for side in (gap.left, gap.right))
-    most = context_length(model.model) - LONGEST_WORD
+    left, right = model.text_tokens(gap.left), encode_text(model.tokenizer, gap.right)
+    most = model.context - LONGEST_WORD
     if len(left) + len(right) > most:
         raise InputError(f"the sentence has {len(left) + len(right)} tokens; at most {most} fit, shorten it")
     words = likely_words(model, left, gap.spaced, count)
@@ -240,7 +243,7 @@ def fill(model: StageModel, text: str, count: int = CANDIDATES) -> list[Filling]
 
 def likely_words(model: StageModel, left: Sequence[int], spaced: bool, count: int) -> list[list[int]]:
     """The tokens of the `count` likeliest words after the text on the left: likely beginnings, completed greedily."""
-    tokens = [token(model.tokenizer, number) for number in range(len(model.tokenizer))]
+    tokens = vocabulary(model.tokenizer)
     inner = {token.id for token in tokens if token.kind == "bytes" or (token.kind == "text" and token.text.isalnum())}
     begins = [token.id for token in tokens if token.kind == "text" and begins_word(token.text, spaced)]
     first = next_logprobs(model.model, left, [[0]])[0, 0].tolist()

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.chat_format import encode_exchange
 from pipeline.errors import InputError
 from pipeline.inference.models import RewardModel, checked, context_length, plain
 
@@ -22,7 +21,7 @@ def rewards(model: RewardModel, exchanges: Sequence[Exchange]) -> list[float]:
     context = context_length(model.model)
     for exchange in exchanges:
         prompt = checked(exchange.prompt)
-        tokens = len(encode_exchange(model.tokenizer, prompt, plain(exchange.answer), exchange.finished))
+        tokens = len(model.exchange(prompt, plain(exchange.answer), exchange.finished))
         if tokens > context:
             raise InputError(
                 f"prompt and answer have {tokens:,} tokens together, but the reward model reads {context}; shorten one"

@@ -5,9 +5,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 
 from pipeline.errors import InputError
 
@@ -47,8 +53,10 @@ def clear_errors(name: str) -> Iterator[None]:
         yield
     except HFValidationError as error:
         raise InputError(f"{name!r} is no name of a repository; write OWNER/NAME") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError) as error:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.TransportError) as error:
         raise InputError(f"the Hub cannot be reached for {name!r}; check the network and HF_HUB_OFFLINE") from error
+    except GatedRepoError as error:
+        raise InputError(f"{name!r} wants its terms accepted: do so on its page, and log in: hf auth login") from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         raise InputError(f"the Hub refuses {name!r} ({status}): {ADVICE.get(status, 'try again later')}") from error

@@ -18,6 +18,7 @@ SERVED = (
     "README.md",
     "LICENSE",
     "pipeline/**/*.py",
+    "pipeline/families/*.yaml",
     "pipeline/recipes/*.yaml",
     "ui/*.py",
     "assets/*.css",

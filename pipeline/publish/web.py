@@ -108,7 +108,7 @@ def read_models(family: Family) -> dict[str, Any]:
     models = {}
     for stage, checkpoint in checkpoints.items():
         kind = AutoModelForSequenceClassification if stage == "reward" else AutoModelForCausalLM
-        model, _ = load(kind, checkpoint, torch.float32)
+        model, _ = load(kind, checkpoint.path, torch.float32)
         if not has_graph(model):
             raise InputError(
                 f"{checkpoint.path} cannot run in a browser: only plain Llamas can, with heads that are a multiple of "
