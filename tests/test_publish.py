@@ -18,11 +18,11 @@ from tests.families import add_past, random_family
 from tests.hub import TOKEN, Hub, Repository, running_hub
 
 REPO = "school/small"
-# What requirements.txt leaves out cannot be imported here; the rest is what a Space does.
+# What requirements.txt leaves out cannot be imported here; the rest is what a Space without a GPU does.
 SERVE = """
 import sys
 sys.path.insert(0, "")
-for name in ("trl", "datasets", "accelerate", "datatrove", "ftfy", "py3langid", "pyarrow", "matplotlib"):
+for name in ("trl", "datasets", "accelerate", "datatrove", "ftfy", "py3langid", "pyarrow", "matplotlib", "spaces"):
     sys.modules[name] = None
 from gradio_client import Client
 import app

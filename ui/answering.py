@@ -5,7 +5,7 @@ Nothing here knows gradio: a column is a sequence of views, whoever draws them.
 
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,8 +15,18 @@ from typing import Literal
 from pipeline.checkpoint import Family, open_family
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
-from pipeline.inference.models import LONGEST_PROMPT, RewardModel, StageModel, context_length, load_reward, load_stage
+from pipeline.inference.models import (
+    LONGEST_PROMPT,
+    Answer,
+    RewardModel,
+    StageModel,
+    context_length,
+    load_reward,
+    load_stage,
+    side_by_side,
+)
 from pipeline.publish.fetch import local
+from ui.allocation import Allocation, Source, Writer
 
 COLUMNS = ("base", "sft", "rlhf")
 # The policy that a room has moved: a fourth column for those who want it.
@@ -39,6 +49,7 @@ class Request:
     `chat_format` shows base the prompt as the others see it. `order` says which stage each column shows;
     while a class is `guessing`, names and rewards are hidden until `revealed`. `halted` ends all columns,
     `replaced` says that they show something newer now, `latest` keeps what each stage has shown last.
+    The columns read from the `allocation` if there is one; else each model answers by itself.
     """
 
     number: int
@@ -47,6 +58,7 @@ class Request:
     chat_format: bool = False
     order: tuple[str, ...] = COLUMNS
     guessing: bool = False
+    allocation: Allocation | None = field(default=None, compare=False)
     halted: Event = field(default_factory=Event, compare=False)
     replaced: Event = field(default_factory=Event, compare=False)
     revealed: Event = field(default_factory=Event, compare=False)
@@ -98,6 +110,7 @@ class LoadedFamily:
         self.models = models
         self.reward = reward
         self.scale = scale
+        self.writer: Writer | None = None
         self.filling_now = 0
         self.lock = Lock()
 
@@ -127,6 +140,30 @@ class LoadedFamily:
         for model in self.models.values():
             model.encode(prompt)
 
+    def lend(self, gpu: Callable[[Writer], Writer]) -> None:
+        """Have columns written together under `gpu`, such as `spaces.GPU`, by copies of the models on the GPU.
+
+        What it wraps may run in another process: only texts and numbers go in and come out. Everything else that
+        the page does stays on the processor.
+        """
+        models = {stage: model.on_gpu() for stage, model in self.models.items()}
+
+        def write(prompt: str, decoding: Decoding, chat_format: bool) -> Source:
+            asked = {stage: replace(model, chat_format=chat_format) for stage, model in models.items()}
+            yield from side_by_side(asked, prompt, decoding)
+
+        self.writer = gpu(write)
+
+    def allocation(self, prompt: str, decoding: Decoding, chat_format: bool) -> Allocation | None:
+        """For a request that every column answers; None where no GPU is lent."""
+        return Allocation(self.writer(prompt, decoding, chat_format), self.models) if self.writer else None
+
+    def answers(self, stage: str, request: Request) -> Iterator[Answer]:
+        if request.allocation and stage != OWN:
+            return request.allocation.read(stage)
+        model = replace(self.models[stage], chat_format=request.chat_format)
+        return model.stream(request.prompt, request.decoding)
+
     def beside(self, stage: str, model: StageModel) -> "LoadedFamily":
         """The same family with one more model, which answers under the name of `stage`."""
         return LoadedFamily(self.files, {**self.models, stage: model}, self.reward, self.scale)
@@ -151,10 +188,9 @@ class LoadedFamily:
         start = time.monotonic()
         shown = 0.0
         stopped = False
-        model = replace(self.models[view.stage], chat_format=request.chat_format)
         with self.counted():
             # Whoever leaves this loop early closes the stream, and with it the decoding.
-            for answer in model.stream(request.prompt, request.decoding):
+            for answer in self.answers(view.stage, request):
                 now = time.monotonic()
                 if answer.place:
                     start = now

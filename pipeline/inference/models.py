@@ -1,6 +1,8 @@
 """The models of a family, ready to answer and to score."""
 
-from collections.abc import Iterator, Sequence
+import copy
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +50,10 @@ class StageModel:
     def shared(self) -> "StageModel":
         """The same, for many threads that stream at the same time, if the model can do that."""
         return replace(self, together=Together(self.model)) if can_share(self.model) else self
+
+    def on_gpu(self) -> "StageModel":
+        """The same on a GPU, in the same numbers, for one thread. This one stays where it is."""
+        return replace(self, model=copy.deepcopy(self.model).to("cuda"), together=None)
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a prompt. Raises InputError when it is empty or leaves no room for an answer."""
@@ -152,6 +158,34 @@ class RewardModel:
             return self.model(input_ids=tokens, attention_mask=mask).logits[:, 0].tolist()
 
 
+def side_by_side(
+    models: Mapping[str, StageModel], prompt: str, decoding: Decoding
+) -> Iterator[tuple[str, Answer | None]]:
+    """Several models' answers as they grow, a step of each in turn: (stage, answer), and at its end (stage, None).
+
+    Raises InputError for a prompt that one of them cannot read.
+    """
+    going = {stage: model.stream(prompt, decoding) for stage, model in models.items()}
+    while going:
+        for stage, answers in list(going.items()):
+            answer = next(answers, None)
+            if answer is None:
+                del going[stage]
+            yield stage, answer
+
+
+def device() -> str:
+    """Where models run: on a GPU that this process may keep, or on the processor."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() and not gpu_is_lent() else "cpu"
+
+
+def gpu_is_lent() -> bool:
+    """Whether this is a ZeroGPU Space: torch finds a GPU, but there is one only for the time of some calls."""
+    return bool(os.environ.get("SPACES_ZERO_GPU"))
+
+
 def load_stage(checkpoint: Checkpoint) -> StageModel:
     """Load a verified checkpoint to answer with. Raises InputError if its stage does not answer.
 
@@ -164,7 +198,7 @@ def load_stage(checkpoint: Checkpoint) -> StageModel:
 
     if checkpoint.stage not in ANSWERING:
         raise InputError(f"stage {checkpoint.stage!r} does not answer; use one of {', '.join(ANSWERING)}")
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    dtype = torch.bfloat16 if device() == "cuda" else torch.float32
     model, tokenizer = load(AutoModelForCausalLM, checkpoint, dtype)
     return StageModel(checkpoint.stage, model, tokenizer)
 
@@ -182,12 +216,11 @@ def load_reward(checkpoint: Checkpoint) -> RewardModel:
 
 def load(kind: Any, checkpoint: Checkpoint, dtype: "torch.dtype") -> tuple[Any, Any]:
     """A checkpoint's model, ready on the device, and its tokenizer; nothing but safetensors, nothing from the Hub."""
-    import torch
     from transformers import AutoTokenizer
 
     model = kind.from_pretrained(checkpoint.path, dtype=dtype, use_safetensors=True, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+    return model.eval().to(device()), tokenizer
 
 
 def context_length(model: Any) -> int:
