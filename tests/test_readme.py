@@ -91,10 +91,12 @@ def test_a_command_that_opens_the_page_does(command: str, folder: Path, hub: Hub
     words = [sys.executable, str(REPOSITORY / script), *options, "--port", port, "--rooms", str(folder / "rooms")]
     environment = surroundings(folder, hub) | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as served:
-        assert served.stdout
-        assert any("Running on local URL" in line for line in served.stdout)
-        assert httpx.get(f"http://127.0.0.1:{port}/", timeout=PATIENCE).status_code == 200
-        served.terminate()
+        try:
+            assert served.stdout
+            assert any("Running on local URL" in line for line in served.stdout)
+            assert httpx.get(f"http://127.0.0.1:{port}/", timeout=PATIENCE).status_code == 200
+        finally:
+            served.terminate()
     assert served.returncode == 0
 
 
