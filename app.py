@@ -8,6 +8,8 @@ from pathlib import Path
 from pipeline.errors import InputError
 from ui.starting import quick_start, share_memory_between_threads
 
+SECONDS_ON_GPU = 30  # that the three answers to one prompt may take, a GPU's start included
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="One prompt, every stage of training, side by side.")
@@ -39,10 +41,17 @@ def serve(family: str, host: str | None, port: int | None, rooms: Path, in_brows
     stop_when_asked()
     share_memory_between_threads()
     with quick_start():
+        from pipeline.inference.models import gpu_is_lent
+
+        if gpu_is_lent():
+            # Before torch: it stands in for CUDA while no GPU is there. Every Gradio Space has it.
+            import spaces
         from ui.answering import load
         from ui.page import launch
 
         loaded = load(family)
+        if gpu_is_lent():
+            loaded.lend(spaces.GPU(duration=SECONDS_ON_GPU))
     launch(loaded, host, port, rooms, inbrowser=in_browser)
 
 

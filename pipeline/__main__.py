@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pipeline.checkpoint import ANSWERING, STAGES, Family, open_family, write_json_lines
 from pipeline.corpus.cards import load_corpus
@@ -121,6 +122,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--prompts", type=positive, default=20, metavar="N", help="of each kind and split (default: 20)"
     )
+    command.add_argument(
+        "--eight-bits", action="store_true", help="write nothing; print what `publish web --bits 8` changes"
+    )
     command.set_defaults(run=report)
     publish = commands.add_parser("publish", help="upload to the Hugging Face Hub, or write a static site")
     kinds = publish.add_subparsers(required=True, metavar="WHAT")
@@ -144,7 +148,11 @@ def parser() -> argparse.ArgumentParser:
     kind.add_argument("--dry-run", action="store_true", help="list what would be uploaded, and how large it is")
     kind.set_defaults(run=publish_page)
     kind = kinds.add_parser("web", parents=[family], help="the page as a static site: the models run in the browser")
-    kind.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or an empty folder")
+    place = kind.add_mutually_exclusive_group(required=True)
+    place.add_argument("--out", type=Path, metavar="DIR", help="write it into a new or an empty folder")
+    place.add_argument("--repo", metavar="OWNER/NAME", help="or make it a static Space")
+    kind.add_argument("--private", action="store_true", help="if the Space is made now")
+    kind.add_argument("--dry-run", action="store_true", help="list what the Space would get, and how large it is")
     kind.add_argument("--bits", type=int, choices=(8, 32), default=8, help="of a weight (default: %(default)s)")
     kind.set_defaults(run=publish_static)
 
@@ -294,6 +302,11 @@ def score(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
+    if options.eight_bits:
+        from pipeline.publish.rounding import differences
+
+        print(differences(trained(opened(options)), options.prompts))
+        return
     from pipeline.report.card import write_report
 
     print(write_report(trained(opened(options)), options.prompts))
@@ -347,9 +360,22 @@ def publish_page(options: argparse.Namespace) -> None:
 
 
 def publish_static(options: argparse.Namespace) -> None:
-    from pipeline.publish.web import publish_web
+    from pipeline.publish.space import listing
+    from pipeline.publish.web import publish_web, site_files, upload_web
 
-    loaded = publish_web(trained(opened(options)), options.out, options.bits)
+    family = trained(opened(options))
+    if options.repo:
+        with TemporaryDirectory() as temporary:
+            site = Path(temporary) / "site"
+            publish_web(family, site, options.bits)
+            if options.dry_run:
+                print(listing(site_files(site)))
+            else:
+                print(f"uploaded: {upload_web(site, options.repo, options.private)}")
+        return
+    if options.private or options.dry_run:
+        raise InputError("--private and --dry-run are about a Space: name it with --repo")
+    loaded = publish_web(family, options.out, options.bits)
     print(f"written: a visitor loads {loaded / 1e6:.1f} MB; look at it with")
     print(f"python -m http.server --bind 127.0.0.1 --directory {options.out}")
 

@@ -1,4 +1,4 @@
-"""The model card that stands in every checkpoint."""
+"""The model card that stands in every checkpoint, and what cards have in common."""
 
 from typing import Any
 
@@ -11,6 +11,8 @@ WHAT_IT_IS = {
     "rlhf": "tuned against the reward model with a policy gradient, held near SFT by a KL penalty",
     "dpo": "tuned on the same rankings as the reward model, directly, without a reward model",
 }
+# Of every data set that holds the cards' answers.
+WRONG_ON_PURPOSE = "Some answers are wrong, rude or careless on purpose: they are there to be ranked low."
 
 
 def model_card(stage: str, recipe: Recipe, model: Any, figures: dict[str, Any]) -> str:

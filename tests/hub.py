@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_good"
 API = re.compile(
-    r"/api/(?:models|datasets|spaces)/([^/]+/[^/]+)/(preupload|commit|tree|revision|runtime|logs)(?:/[^/]+(?:/(.+))?)?"
+    r"/api/(?:models|datasets|spaces)/([^/]+/[^/]+)/(preupload|commit|tree|revision|runtime|hardware|logs)(?:/[^/]+(?:/(.+))?)?"
 )
 FILE = re.compile(r"/(?:datasets/|spaces/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)")
 
@@ -72,6 +72,9 @@ def running_hub() -> Iterator[Hub]:
             elif asked[2] == "preupload":
                 kept = {"uploadMode": "regular", "shouldIgnore": False}
                 self.answer(200, {"files": [{"path": each["path"]} | kept for each in json.loads(body)["files"]]})
+            elif asked[2] == "hardware":
+                repository.settings["hardware"] = json.loads(body)["flavor"]
+                self.answer(200, {"stage": "BUILDING", "hardware": {}, "storage": None, "gcTimeout": None})
             else:
                 self.commit(asked[1], repository, [json.loads(line) for line in body.splitlines()])
 

@@ -18,11 +18,11 @@ from tests.families import add_past, random_family
 from tests.hub import TOKEN, Hub, Repository, running_hub
 
 REPO = "school/small"
-# What requirements.txt leaves out cannot be imported here; the rest is what a Space does.
+# What requirements.txt leaves out cannot be imported here; the rest is what a Space without a GPU does.
 SERVE = """
 import sys
 sys.path.insert(0, "")
-for name in ("trl", "datasets", "accelerate", "datatrove", "ftfy", "py3langid", "pyarrow", "matplotlib"):
+for name in ("trl", "datasets", "accelerate", "datatrove", "ftfy", "py3langid", "pyarrow", "matplotlib", "spaces"):
     sys.modules[name] = None
 from gradio_client import Client
 import app
@@ -182,15 +182,20 @@ def test_a_space_gets_what_serving_needs_and_nothing_else(hub: Hub, family: Fami
     assert result.returncode == 0, result.stderr
     space = hub.repositories[REPO]
     assert (space.settings["type"], space.settings["sdk"]) == ("space", "gradio")
+    assert "hardware" not in space.settings
     assert sorted(line.split()[1] for line in listed.stdout.splitlines()[:-1]) == sorted(space.files)
     assert {"app.py", "requirements.txt", "README.md", "checkpoints/tiny/rlhf/model.safetensors"} <= set(space.files)
     assert not [name for name in space.files if name.startswith("tests/") or "__pycache__" in name]
 
 
-def test_the_log_of_a_space_that_does_not_build_is_shown(hub: Hub, family: Family, tmp_path: Path) -> None:
+def test_a_space_that_is_there_gets_its_hardware_and_the_log_of_what_does_not_build_is_shown(
+    hub: Hub, family: Family, tmp_path: Path
+) -> None:
     hub.repositories[REPO] = Repository({}, runtime=["BUILDING", "BUILD_ERROR"], log=["no such package: gradoi"])
-    result = run(hub, tmp_path, "publish", "space", "--family", family.path, "--repo", REPO)
+    words = ("publish", "space", "--family", family.path, "--repo", REPO, "--hardware", "zero-a10g")
+    result = run(hub, tmp_path, *words)
     assert result.returncode == 2
+    assert hub.repositories[REPO].settings["hardware"] == "zero-a10g"
     assert "BUILD_ERROR" in result.stderr
     assert "no such package: gradoi" in result.stderr
 

@@ -1,9 +1,10 @@
-"""The README's commands, run as they stand there."""
+"""The commands of the README, and of the page on ways to run it, run as they stand there."""
 
 import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,17 +13,22 @@ from pathlib import Path
 import httpx
 import pytest
 
+from pipeline.checkpoint import Family
+from pipeline.publish.models import contents
 from pipeline.recipe import REPOSITORY
 from pipeline.rooms.labels import VOTES, Labels, read_labels
 from tests.families import random_family
-from tests.hub import TOKEN, Hub, running_hub
+from tests.hub import TOKEN, Hub, Repository, running_hub
 from ui.answering import load
 from ui.page import launch
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line.strip() for line in README.splitlines() if line.startswith("    ")]
+PAGES = (REPOSITORY / "README.md", REPOSITORY / "pipeline" / "publish" / "README.md")
+README, WAYS = (page.read_text(encoding="utf-8") for page in PAGES)
+COMMANDS = [line.strip() for text in (README, WAYS) for line in text.splitlines() if line.startswith("    ")]
 ADDRESS = "http://127.0.0.1:7860"
 PIPELINE = [command for command in COMMANDS if command.startswith(".venv/bin/python -m pipeline")]
+APP = sorted({command for command in COMMANDS if command.startswith(".venv/bin/python app.py")})
+PATIENCE = 120  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +51,53 @@ def example_of(line: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
+def hub(nano_family: Path) -> Iterator[Hub]:
+    """The Hub as the page supposes it: with a family that somebody has published."""
+    files = {name: file.read_bytes() for name, file in contents(Family(nano_family)).items()}
     with running_hub() as hub:
+        hub.repositories["OWNER/FAMILY"] = Repository({}, files)
         yield hub
+
+
+def surroundings(folder: Path, hub: Hub) -> dict[str, str]:
+    mine = {"PYTHONPATH": str(REPOSITORY), "HF_TOKEN": TOKEN, "HF_HOME": str(folder / "hub")}
+    return os.environ | hub.environment | mine
 
 
 @pytest.mark.parametrize("command", PIPELINE, ids=lambda command: " ".join(command.split()[3:5]))
 def test_a_command_of_the_pipeline_runs(command: str, folder: Path, hub: Hub) -> None:
     words = [sys.executable, *shlex.split(command)[1:]]
-    environment = os.environ | hub.environment | {"PYTHONPATH": str(REPOSITORY), "HF_TOKEN": TOKEN}
-    result = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    result = subprocess.run(words, cwd=folder, env=surroundings(folder, hub), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+    if "--repo" in words and "--dry-run" not in words:
+        repository = hub.repositories[words[words.index("--repo") + 1]]
+        assert repository.commits
+        if sdk := repository.settings.get("sdk"):
+            assert f"\nsdk: {sdk}\n" in repository.files["README.md"].decode()
     out = folder / words[words.index("--out") + 1] if "--out" in words else folder
     if words[3] in ("reward", "rlhf"):
         assert (out / words[3] / "adapter_model.safetensors").is_file()
     elif out.is_file():
         (written,) = out.read_text(encoding="utf-8").splitlines()
         assert "reward" in written
+
+
+@pytest.mark.parametrize("command", APP, ids=lambda command: command.split()[-1])
+def test_a_command_that_opens_the_page_does(command: str, folder: Path, hub: Hub) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script, *options = shlex.split(command)[1:]
+    words = [sys.executable, str(REPOSITORY / script), *options, "--port", port, "--rooms", str(folder / "rooms")]
+    environment = surroundings(folder, hub) | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as served:
+        try:
+            assert served.stdout
+            assert any("Running on local URL" in line for line in served.stdout)
+            assert httpx.get(f"http://127.0.0.1:{port}/", timeout=PATIENCE).status_code == 200
+        finally:
+            served.terminate()
+    assert served.returncode == 0
 
 
 def test_its_example_for_programs_runs_against_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,10 +128,14 @@ def test_every_make_target_exists() -> None:
     assert [target for target in targets if f"\n{target}:" not in makefile] == []
 
 
-def test_every_file_it_names_exists() -> None:
-    links = [part.split(")")[0] for part in README.split("](")[1:]]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_every_file_it_names_exists(page: Path) -> None:
+    links = [part.split(")")[0] for part in page.read_text(encoding="utf-8").split("](")[1:]]
     assert links
-    assert [link for link in links if not (REPOSITORY / link).exists()] == []
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    files = [word for command in COMMANDS if command.startswith("docker") for word in command.split() if "/" in word]
+    assert files
+    assert [file for file in files if not (REPOSITORY / file).exists()] == []
 
 
 def test_its_figures_are_those_of_the_report_card() -> None:

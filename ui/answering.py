@@ -5,7 +5,7 @@ Nothing here knows gradio: a column is a sequence of views, whoever draws them.
 
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,10 +15,19 @@ from typing import Literal, TypeAlias
 from pipeline.checkpoint import Family
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
-from pipeline.inference.models import LONGEST_PROMPT, RewardModel, StageModel, load_reward, load_stage
+from pipeline.inference.models import (
+    LONGEST_PROMPT,
+    Answer,
+    RewardModel,
+    StageModel,
+    load_reward,
+    load_stage,
+    side_by_side,
+)
 from pipeline.inference.served import ServedStage
 from pipeline.inference.stages import answering_models, reward_model
 from pipeline.published import PublishedFamily, find_family
+from ui.allocation import Allocation, Source, Writer
 
 # The columns of a family that was trained here; a published one has those that it names.
 COLUMNS = ("base", "sft", "rlhf")
@@ -46,6 +55,7 @@ class Request:
     `chat_format` shows base the prompt as the others see it. `order` says which stage each column shows;
     while a class is `guessing`, names and rewards are hidden until `revealed`. `halted` ends all columns,
     `replaced` says that they show something newer now, `latest` keeps what each stage has shown last.
+    The columns read from the `allocation` if there is one; else each model answers by itself.
     """
 
     number: int
@@ -54,6 +64,7 @@ class Request:
     chat_format: bool = False
     order: tuple[str, ...] = COLUMNS
     guessing: bool = False
+    allocation: Allocation | None = field(default=None, compare=False)
     halted: Event = field(default_factory=Event, compare=False)
     replaced: Event = field(default_factory=Event, compare=False)
     revealed: Event = field(default_factory=Event, compare=False)
@@ -119,6 +130,7 @@ class LoadedFamily:
         self.notes = notes
         self.columns = COLUMNS if isinstance(origin, Family) else tuple(models)
         self.one_vocabulary = isinstance(origin, Family) or same_vocabulary(list(self.local.values()))
+        self.writer: Writer | None = None
         self.filling_now = 0
         self.lock = Lock()
 
@@ -170,6 +182,29 @@ class LoadedFamily:
         for model in self.models.values():
             model.check(prompt)
 
+    def lend(self, gpu: Callable[[Writer], Writer]) -> None:
+        """Have columns written together under `gpu`, such as `spaces.GPU`, by copies of the models on the GPU.
+
+        What it wraps may run in another process: only texts and numbers go in and come out. Everything else that
+        the page does stays on the processor.
+        """
+        models = {stage: model.on_gpu() for stage, model in self.local.items()}
+
+        def write(prompt: str, decoding: Decoding, chat_format: bool) -> Source:
+            asked = {stage: replace(model, chat_format=chat_format) for stage, model in models.items()}
+            yield from side_by_side(asked, prompt, decoding)
+
+        self.writer = gpu(write)
+
+    def allocation(self, prompt: str, decoding: Decoding, chat_format: bool) -> Allocation | None:
+        """For a request that every model in this process answers; None where no GPU is lent."""
+        return Allocation(self.writer(prompt, decoding, chat_format), self.local) if self.writer else None
+
+    def answers(self, stage: str, model: Stage, request: Request) -> Iterator[Answer]:
+        if request.allocation and stage in self.local and stage != OWN:
+            return request.allocation.read(stage)
+        return model.stream(request.prompt, request.decoding)
+
     def beside(self, stage: str, model: StageModel) -> "LoadedFamily":
         """The same family with one more model, which answers under the name of `stage`."""
         return LoadedFamily(self.origin, {**self.models, stage: model}, self.reward, self.scale)
@@ -205,7 +240,7 @@ class LoadedFamily:
         stopped = False
         with self.counted():
             # Whoever leaves this loop early closes the stream, and with it the decoding.
-            for answer in model.stream(request.prompt, request.decoding):
+            for answer in self.answers(view.stage, model, request):
                 now = time.monotonic()
                 if answer.place:
                     start = now

@@ -51,7 +51,8 @@ def compare_call(family: LoadedFamily) -> Callable[..., dict[str, dict[str, Any]
         decoding = Decoding(max_new_tokens, temperature, top_p, seed)
         if max_new_tokens > family.context:
             raise InputError(f"max_new_tokens is {max_new_tokens}; the context has room for {family.context} tokens")
-        request = Request(0, prompt, decoding, flag("chat_format", chat_format))
+        allocation = family.allocation(prompt, decoding, flag("chat_format", chat_format))
+        request = Request(0, prompt, decoding, chat_format, allocation=allocation)
         return {stage: answer(stage, request) for stage in family.models}
 
     def answer(stage: str, request: Request) -> dict[str, Any]:

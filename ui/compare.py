@@ -146,7 +146,9 @@ def compare_tab(family: LoadedFamily, rooms: Rooms) -> Comparison:
         decoding = Decoding(int(length), temperature, top_p, int(seed or 0))
         hidden = guessing and guessable
         order = shuffled() if hidden else family.columns
-        return Request(next(numbers), prompt, decoding, base_sees == CHAT, order, hidden), gr.skip()
+        chat_format = base_sees == CHAT
+        allocation = family.allocation(prompt, decoding, chat_format)
+        return Request(next(numbers), prompt, decoding, chat_format, order, hidden, allocation), gr.skip()
 
     # Gradio sends the last output once more when a listener ends: it must not be of a replaced request.
     nothing: Any = (gr.skip(), gr.skip())

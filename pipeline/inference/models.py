@@ -1,6 +1,8 @@
 """The models of a family, ready to answer and to score."""
 
-from collections.abc import Iterator, Sequence
+import copy
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +60,10 @@ class StageModel:
     def shared(self) -> "StageModel":
         """The same, for many threads that stream at the same time, if the model can do that."""
         return replace(self, together=Together(self.model)) if can_share(self.model) else self
+
+    def on_gpu(self) -> "StageModel":
+        """The same on a GPU, in the same numbers, for one thread. This one stays where it is."""
+        return replace(self, model=copy.deepcopy(self.model).to("cuda"), together=None)
 
     @property
     def context(self) -> int:
@@ -197,6 +203,34 @@ class RewardModel:
             return self.model(input_ids=tokens, attention_mask=mask).logits[:, 0].tolist()
 
 
+def side_by_side(
+    models: Mapping[str, StageModel], prompt: str, decoding: Decoding
+) -> Iterator[tuple[str, Answer | None]]:
+    """Several models' answers as they grow, a step of each in turn: (stage, answer), and at its end (stage, None).
+
+    Raises InputError for a prompt that one of them cannot read.
+    """
+    going = {stage: model.stream(prompt, decoding) for stage, model in models.items()}
+    while going:
+        for stage, answers in list(going.items()):
+            answer = next(answers, None)
+            if answer is None:
+                del going[stage]
+            yield stage, answer
+
+
+def device() -> str:
+    """Where models run: on a GPU that this process may keep, or on the processor."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() and not gpu_is_lent() else "cpu"
+
+
+def gpu_is_lent() -> bool:
+    """Whether this is a ZeroGPU Space: torch finds a GPU, but there is one only for the time of some calls."""
+    return bool(os.environ.get("SPACES_ZERO_GPU"))
+
+
 def load_stage(checkpoint: Checkpoint) -> StageModel:
     """Load a verified checkpoint to answer with. Raises InputError if its stage does not answer."""
     from transformers import AutoModelForCausalLM
@@ -226,7 +260,7 @@ def answering_dtype() -> "torch.dtype":
     """
     import torch
 
-    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    return torch.bfloat16 if device() == "cuda" else torch.float32
 
 
 def load(kind: Any, folder: Path, dtype: "torch.dtype") -> tuple[Any, Any]:
@@ -235,7 +269,6 @@ def load(kind: Any, folder: Path, dtype: "torch.dtype") -> tuple[Any, Any]:
     Nothing but safetensors, no code that came with the model, and nothing from the Hub. Raises InputError if weights
     of this kind of model are missing, which would be random numbers.
     """
-    import torch
     from transformers import AutoTokenizer
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -243,7 +276,7 @@ def load(kind: Any, folder: Path, dtype: "torch.dtype") -> tuple[Any, Any]:
     if told["missing_keys"]:
         raise InputError(f"{folder} has no weights {sorted(told['missing_keys'])[0]}: it is another kind of model")
     tokenizer = AutoTokenizer.from_pretrained(folder, **local)
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+    return model.eval().to(device()), tokenizer
 
 
 def context_length(model: Any) -> int:

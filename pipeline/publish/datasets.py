@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.checkpoint import Family
 from pipeline.errors import InputError
+from pipeline.model_card import WRONG_ON_PURPOSE
 from pipeline.publish.hub import clear_errors, upload
 from pipeline.recipe import REPOSITORY
 from pipeline.rooms.labels import Label, preferences
@@ -26,7 +27,6 @@ ROOM = {
     "votes": ("votes.jsonl", "one ranking a line, as a person gave it"),
     "preferences": ("preferences.jsonl", "every pair of a better and a worse answer, as TRL's trainers take it"),
 }
-WRONG_ON_PURPOSE = "Some answers are wrong, rude or careless on purpose: they are there to be ranked low."
 
 
 def publish_dataset(files: Files, repo: str, private: bool) -> str:

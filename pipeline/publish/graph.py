@@ -55,10 +55,8 @@ class Graph:
         values = np.concatenate([array(weight) for weight in weights])
         if self.bits == 32:
             return self.constant(name, values)
-        groups = values.reshape(len(values), -1, math.gcd(values.shape[1], GROUP))
-        scale = np.maximum(np.abs(groups).max(-1, keepdims=True), np.finfo(np.float32).tiny) / LARGEST
-        whole = self.constant(f"{name}.whole", np.rint(groups / scale).astype(np.int8))
-        numbers = self.add("Cast", [whole], f"{name}.numbers", to=TensorProto.FLOAT)
+        whole, scale = in_eight_bits(values)
+        numbers = self.add("Cast", [self.constant(f"{name}.whole", whole)], f"{name}.numbers", to=TensorProto.FLOAT)
         scaled = self.add("Mul", [numbers, self.constant(f"{name}.scale", scale)], f"{name}.scaled")
         return self.add("Reshape", [scaled, self.constant(f"{name}.shape", np.array(values.shape))], name)
 
@@ -72,6 +70,21 @@ class Graph:
     def normal(self, hidden: str, name: str, norm: Any) -> str:
         scale = self.constant(f"{name}.weight", array(norm.weight))
         return self.add("SimplifiedLayerNormalization", [hidden, scale], name, axis=-1, epsilon=norm.variance_epsilon)
+
+
+def in_eight_bits(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix [output, input] as whole numbers in groups, and the scale of each group, [output, groups, ...]."""
+    groups = values.reshape(len(values), -1, math.gcd(values.shape[1], GROUP))
+    scale = np.maximum(np.abs(groups).max(-1, keepdims=True), np.finfo(np.float32).tiny) / LARGEST
+    return np.rint(groups / scale).astype(np.int8), scale
+
+
+def round_weights(model: Any) -> None:
+    """Give a model's matrices, in place, the values that they have in a graph of 8 bits."""
+    for weight in model.parameters():
+        if weight.dim() == 2:
+            whole, scale = in_eight_bits(array(weight))
+            weight.data.copy_(torch.from_numpy((whole * scale).reshape(weight.shape)))
 
 
 def has_graph(model: Any) -> bool:
@@ -154,4 +167,4 @@ def whole(graph: Graph, config: Any) -> ModelProto:
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().float().numpy()
+    return tensor.detach().float().cpu().numpy()

@@ -19,6 +19,7 @@ SERVED = (
     "LICENSE",
     "pipeline/**/*.py",
     "pipeline/families/*.yaml",
+    "pipeline/publish/README.md",
     "pipeline/recipes/*.yaml",
     "ui/*.py",
     "assets/*.css",
@@ -59,6 +60,9 @@ def publish_space(files: dict[str, Path], repo: str, private: bool, hardware: Sp
         made = {"space_sdk": "gradio", "space_hardware": hardware}
         address = upload(repo, "space", files, "The page and its family", private, **made)
         api = HfApi()
+        if hardware:
+            # One that was there before has kept its own.
+            api.request_space_hardware(repo, hardware)
         try:
             runtime = api.wait_for_space(repo, timeout=PATIENCE, poll_interval=SECONDS_BETWEEN_LOOKS)
         except TimeoutError as error:

@@ -20,6 +20,7 @@ from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
 from pipeline.inference.models import LONGEST_PROMPT, SHORTEST_ROOM, context_length, load
 from pipeline.publish.graph import HEAD, has_graph, llama_graph
+from pipeline.publish.hub import clear_errors, upload
 from pipeline.recipe import REPOSITORY
 
 STAGES = ("base", "sft", "rlhf", "reward")
@@ -57,7 +58,7 @@ tags: [rlhf, education, reward-model, webgpu, onnx]
 
 One prompt, answered side by side by the stages of the {name} family, one small language model: base, SFT and RLHF;
 the reward model scores the answers. All four run in the visitor's browser. Serve this folder with any static server,
-such as `python -m http.server`, or upload it as a static Space. `python -m pipeline publish web` made it.
+such as `python -m http.server`, or a static Space. `python -m pipeline publish web` made it.
 
 These are research models for teaching: their answers are not advice, and base and SFT can say wrong or unpleasant
 things.
@@ -83,6 +84,17 @@ def publish_web(family: Family, out: Path, bits: int) -> int:
         describe(folder, family, models)
         loaded = [file for file in folder.iterdir() if file.name not in (RUNTIMES["webgpu"], "README.md", "LICENSE")]
         return sum(file.stat().st_size for file in loaded)
+
+
+def site_files(site: Path) -> dict[str, Path]:
+    """What a static Space needs, by its name there."""
+    return {file.name: file for file in site.iterdir()}
+
+
+def upload_web(site: Path, repo: str, private: bool) -> str:
+    """Make a site the only files of a static Space. Returns its address. Raises InputError for what the Hub refuses."""
+    with clear_errors(repo):
+        return upload(repo, "space", site_files(site), "The page as a static site", private, space_sdk="static")
 
 
 def check_output(out: Path) -> None:

@@ -38,6 +38,7 @@ from pipeline.corpus.ranking_prompts import RankingPrompt, ranking_prompts, side
 from pipeline.corpus.splits import fraction
 from pipeline.inference.decoding import Decoding, complete
 from pipeline.inference.models import StageModel, load_stage
+from pipeline.model_card import WRONG_ON_PURPOSE
 from pipeline.recipe import RankingSettings, Recipe
 from pipeline.training import Clock
 
@@ -309,7 +310,7 @@ def data_card(recipe: Recipe, found: dict[str, Any]) -> str:
             "answers of the topic card (similarity, correctness, refusal where it is due and only there, finished,",
             "on topic, fluent). Without a card it judges refusal, topic, fluency and honesty about the unknowable.",
             f"Noise with a standard deviation of {settings.noise} was added to each grade before ranking.",
-            "Some answers are wrong, rude or careless on purpose: they are there to be ranked low.",
+            WRONG_ON_PURPOSE,
             "",
             "## Format",
             FORMAT,
