@@ -73,7 +73,7 @@ def test_base_too_can_be_asked_in_the_chat_format(client: Client) -> None:
         ({"prompt": "x", "seed": "first"}, "seed is 'first'; it must be a whole number"),
         ({"prompt": "x", "seed": 0.5}, "seed is 0.5"),
         ({"prompt": "x", "seed": None}, "seed is None"),
-        ({"prompt": "x", "temperature": -0.1}, "temperature is -0.1; it must be a number of at least 0"),
+        ({"prompt": "x", "temperature": -0.1}, "temperature is -0.1; it must be a number from 0 to 100"),
         ({"prompt": "x", "temperature": True}, "temperature is True"),
         ({"prompt": "x", "top_p": 0}, "top_p is 0; it must be a number above 0 and at most 1"),
         ({"prompt": "x", "top_p": 1.01}, "top_p is 1.01"),

@@ -85,13 +85,13 @@ def score_call(family: LoadedFamily) -> Callable[..., float]:
 
 def text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise InputError(f"{name} is {value!r}; it must be a text")
+        raise InputError(f"{name} is {value!r:.60}; it must be a text")
     return value
 
 
 def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise InputError(f"{name} is {value!r}; it must be true or false")
+        raise InputError(f"{name} is {value!r:.60}; it must be true or false")
     return value
 
 
