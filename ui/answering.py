@@ -122,7 +122,7 @@ class LoadedFamily:
 
     def check(self, prompt: str) -> None:
         """Raise InputError if no column could answer the prompt."""
-        if len(prompt) > self.prompt_limit:
+        if len(text("prompt", prompt)) > self.prompt_limit:
             raise InputError(f"the prompt has {len(prompt):,} characters; at most {self.prompt_limit} fit, shorten it")
         for model in self.models.values():
             model.encode(prompt)
@@ -186,6 +186,13 @@ class LoadedFamily:
         finally:
             with self.lock:
                 self.filling_now -= 1
+
+
+def text(name: str, value: object) -> str:
+    """A text from outside, where anything may come. Raises InputError for what is none."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} is {value!r:.60}; it must be a text")
+    return value
 
 
 def load(path: str | Path) -> LoadedFamily:

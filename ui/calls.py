@@ -11,7 +11,7 @@ import gradio as gr
 
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
-from ui.answering import USUAL_TEMPERATURE, LoadedFamily, Request
+from ui.answering import USUAL_TEMPERATURE, LoadedFamily, Request, text
 from ui.tokens import tokens_call
 
 
@@ -47,7 +47,7 @@ def compare_call(family: LoadedFamily) -> Callable[..., dict[str, dict[str, Any]
             whether the model stopped by itself or was cut
             the reward model's score of it (higher is preferred, null without reward model)
         """
-        family.check(text("prompt", prompt))
+        family.check(prompt)
         decoding = Decoding(max_new_tokens, temperature, top_p, seed)
         if max_new_tokens > family.context:
             raise InputError(f"max_new_tokens is {max_new_tokens}; the context has room for {family.context} tokens")
@@ -81,12 +81,6 @@ def score_call(family: LoadedFamily) -> Callable[..., float]:
         return family.reward.scores([exchange], [flag("finished", finished)])[0]
 
     return score
-
-
-def text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"{name} is {value!r:.60}; it must be a text")
-    return value
 
 
 def flag(name: str, value: object) -> bool:

@@ -184,8 +184,9 @@ def tokens_call(family: LoadedFamily) -> Callable[..., list[dict[str, Any]]]:
             base) and "stages", which has for each stage "logprob" (float, natural logarithm), "rank" (int, 1 is
             its likeliest token) and "top", its ten likeliest tokens as objects "id", "token", "kind", "logprob"
         """
-        if stage not in family.models:
-            raise InputError(f"there is no stage {stage!r}; use one of {', '.join(family.models)}")
+        # In the list, where a value of any type can be looked for.
+        if stage not in list(family.models):
+            raise InputError(f"there is no stage {stage!r:.60}; use one of {', '.join(family.models)}")
         *_, last = steps(family, prompt, stage, Decoding(max_new_tokens, temperature, seed=seed))
         assert isinstance(last, Reading)
         return records(last)
