@@ -2,7 +2,6 @@
 
 import json
 import random
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -14,7 +13,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
-from pipeline.inference.models import RewardModel
+from pipeline.inference.models import RewardModel, plain
 from pipeline.rooms.agreement import agreement_with
 from pipeline.rooms.answers import Candidate, candidates, least_sure
 from pipeline.rooms.labels import (
@@ -36,7 +35,7 @@ from ui.controls import Controls
 from ui.presets import presets
 from ui.room_panels import panels, stamp
 from ui.room_training import training_half
-from ui.rooms import LONGEST_NICKNAME, Rooms, annotator, open_room, unranked
+from ui.rooms import LONGEST_NICKNAME, Rooms, annotator, open_room, somebody, unranked
 from ui.sharing import script
 
 COUNTS = (2, 3, 4)
@@ -139,8 +138,8 @@ def rank_tab(
         with gr.Column(elem_id="room-training"):
             training_half(family, rooms, room, retrained, moved, parts, tabs, comparison)
 
-    def arrive(person: str, request: gr.Request) -> list[Any]:
-        person = person or secrets.token_hex(8)
+    def arrive(stored: Any, request: gr.Request) -> list[Any]:
+        person = somebody(stored)
         asked = request.query_params.get("room", "")
         try:
             name, shown, said = open_room(asked, person), asked, ""
@@ -257,6 +256,7 @@ class Offers:
 
     def offer(self, prompt: str, answers: Sequence[Candidate]) -> tuple[Any, ...]:
         """The answers in an order that says nothing."""
+        prompt = plain(prompt)  # what is voted on must be written, and read again
         shuffled = tuple(random.sample(answers, len(answers)))
         new = Task(next(self.numbers), prompt, self.kinds.get(prompt, "own"), shuffled)
         return new, prompt, new.ballot(), "", gr.Button(interactive=False), ""
