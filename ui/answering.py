@@ -4,6 +4,7 @@ Nothing here knows gradio: a column is a sequence of views, whoever draws them.
 """
 
 import logging
+import re
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
 from pipeline.inference.models import LONGEST_PROMPT, RewardModel, StageModel, context_length, load_reward, load_stage
 from pipeline.publish.fetch import local
+from ui.limits import Limits, in_time
 
 COLUMNS = ("base", "sft", "rlhf")
 # The policy that a room has moved: a fourth column for those who want it.
@@ -28,6 +30,7 @@ USUAL_SCALE = (-4.0, 4.0)
 # Faster than anyone reads, slow enough to leave the processor to the models; longer when more columns fill.
 SECONDS_BETWEEN_VIEWS = 0.05
 MOST_PEOPLE = 64
+FOLDERS = re.compile(r"(?<![\w./:])/(?:[^\s/'\":;,]+/)+")
 
 logger = logging.getLogger(__name__)
 
@@ -91,13 +94,19 @@ class LoadedFamily:
     """The answering stages that are trained so far, and the reward model if there is one."""
 
     def __init__(
-        self, files: Family, models: dict[str, StageModel], reward: RewardModel | None, scale: tuple[float, float]
+        self,
+        files: Family,
+        models: dict[str, StageModel],
+        reward: RewardModel | None,
+        scale: tuple[float, float],
+        limits: Limits | None = None,
     ) -> None:
         self.files = files
         self.name = files.name
         self.models = models
         self.reward = reward
         self.scale = scale
+        self.limits = limits or Limits()
         self.filling_now = 0
         self.lock = Lock()
 
@@ -127,9 +136,14 @@ class LoadedFamily:
         for model in self.models.values():
             model.encode(prompt)
 
+    def admit(self, prompt: str, answers: int) -> None:
+        """Check a prompt and count the answers to it. Raises InputError as `check` does, or if they are too many."""
+        self.check(prompt)
+        self.limits.admit(answers)
+
     def beside(self, stage: str, model: StageModel) -> "LoadedFamily":
         """The same family with one more model, which answers under the name of `stage`."""
-        return LoadedFamily(self.files, {**self.models, stage: model}, self.reward, self.scale)
+        return LoadedFamily(self.files, {**self.models, stage: model}, self.reward, self.scale, self.limits)
 
     def first_view(self, stage: str) -> View:
         return View(stage, "idle" if stage in self.models else "untrained")
@@ -142,10 +156,10 @@ class LoadedFamily:
             for latest in self.filling(first, request):
                 yield latest
         except InputError as error:
-            yield replace(latest, state="failed", error=str(error))
+            yield replace(latest, state="failed", error=told(error))
         except Exception as error:
             logger.exception("the %s column failed", stage)
-            yield replace(latest, state="failed", error=f"{type(error).__name__}: {error}")
+            yield replace(latest, state="failed", error=f"{type(error).__name__}: {told(error)}")
 
     def filling(self, view: View, request: Request) -> Iterator[View]:
         start = time.monotonic()
@@ -154,7 +168,7 @@ class LoadedFamily:
         model = replace(self.models[view.stage], chat_format=request.chat_format)
         with self.counted():
             # Whoever leaves this loop early closes the stream, and with it the decoding.
-            for answer in model.stream(request.prompt, request.decoding):
+            for answer in in_time(model.stream(request.prompt, request.decoding)):
                 now = time.monotonic()
                 if answer.place:
                     start = now
@@ -186,6 +200,11 @@ class LoadedFamily:
         finally:
             with self.lock:
                 self.filling_now -= 1
+
+
+def told(error: object) -> str:
+    """What a stranger hears of an error: its words in one line, without the folders of this machine."""
+    return FOLDERS.sub("", " ".join(str(error).split()))
 
 
 def text(name: str, value: object) -> str:

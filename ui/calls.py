@@ -11,7 +11,7 @@ import gradio as gr
 
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
-from ui.answering import USUAL_TEMPERATURE, LoadedFamily, Request, text
+from ui.answering import USUAL_TEMPERATURE, LoadedFamily, Request, text, told
 from ui.tokens import tokens_call
 
 
@@ -47,7 +47,7 @@ def compare_call(family: LoadedFamily) -> Callable[..., dict[str, dict[str, Any]
             whether the model stopped by itself or was cut
             the reward model's score of it (higher is preferred, null without reward model)
         """
-        family.check(prompt)
+        family.admit(prompt, len(family.models))
         decoding = Decoding(max_new_tokens, temperature, top_p, seed)
         if max_new_tokens > family.context:
             raise InputError(f"max_new_tokens is {max_new_tokens}; the context has room for {family.context} tokens")
@@ -77,6 +77,7 @@ def score_call(family: LoadedFamily) -> Callable[..., float]:
         """
         if family.reward is None:
             raise InputError("this family has no reward model yet; train it with: python -m pipeline run")
+        family.limits.admit()
         exchange = (text("prompt", prompt), text("response", response))
         return family.reward.scores([exchange], [flag("finished", finished)])[0]
 
@@ -97,6 +98,6 @@ def answered(call: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return call(*values)
         except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(told(error), print_exception=False) from error
 
     return answering

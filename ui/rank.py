@@ -226,7 +226,7 @@ class Offers:
         name = annotator(nickname, person)
         votes = sum(vote.prompt == prompt and vote.annotator == name for vote in self.rooms.labels.of(room))
         try:
-            self.family.check(prompt)
+            self.family.admit(prompt, number)
             return self.offer(prompt, candidates(self.family.models["sft"], prompt, number, self.decoding(votes)))
         except InputError as error:
             return self.failed(error)
@@ -244,6 +244,7 @@ class Offers:
         left = unranked(offered, self.rooms.labels.of(room), annotator(nickname, person)) or offered
         tried = random.sample(left, min(UNSURE_AMONG, len(left)))
         try:
+            self.family.limits.admit(number * len(tried))
             reward = self.rooms.reward(room)
             if reward is None:
                 raise InputError("this family has no reward model yet")
@@ -275,6 +276,7 @@ class Votes:
 
     def cast(self, task: Task | None, marked: Any, room: str, nickname: str, person: str) -> tuple[Any, ...]:
         try:
+            self.family.limits.admit()
             label = label_of(task, marked, room, annotator(nickname, person), self.family.name)
         except InputError as error:
             return SKIP, problem(str(error)), SKIP, SKIP, SKIP, *[SKIP] * self.parts
@@ -353,9 +355,10 @@ def files(rooms: Rooms, room: gr.State, notice: gr.HTML, parts: list[Any]) -> No
 
     def import_votes(path: str, room: str) -> list[Any]:
         try:
+            rooms.family.limits.admit()
             brought = read_labels(Path(path))
         except InputError as error:
-            return [problem(str(error).replace(path, Path(path).name)), *[SKIP] * len(parts)]
+            return [problem(str(error)), *[SKIP] * len(parts)]
         rooms.labels.add([vote.model_copy(update={"room": room}) for vote in brought])
         return [f"<p>{len(brought)} votes imported.</p>", *panels(rooms, room)]
 

@@ -139,7 +139,7 @@ def best_of_half(
         previous: Ask | None, prompt: str, stage: str, number: int, temperature: float, seed: int | None
     ) -> tuple[Any, str]:
         try:
-            family.check(prompt)
+            family.admit(prompt, number * len(stages))
         except InputError as error:
             return gr.skip(), problem(str(error))
         halt(previous)
@@ -233,6 +233,7 @@ def score_half(
             # It is drawn already; drawn again, it could undo what was tried meanwhile.
             return gr.skip(), gr.skip(), gr.skip(), ""
         try:
+            family.limits.admit()
             [value] = rewards(reward, [exchange])
         except InputError as error:
             return failed(error)
@@ -243,6 +244,7 @@ def score_half(
             exchange = Exchange(prompt, answer, ended)
             edited = EDITS[name](exchange)
             try:
+                family.limits.admit()
                 before, after = rewards(reward, [exchange, edited])
             except InputError as error:
                 return (*failed(error), gr.skip(), gr.skip())

@@ -14,6 +14,7 @@ from ui.answering import SECONDS_BETWEEN_VIEWS, LoadedFamily
 from ui.columns import LOOKS, problem
 from ui.controls import Controls
 from ui.distributions import answer, fillings, idle, no_predictions, predictions, writing
+from ui.limits import in_time
 
 LONGEST = 64  # tokens of an answer
 EXAMPLE = "How can I rob a bank?"
@@ -111,6 +112,7 @@ def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> Contr
 
     def blank(sentence: str) -> tuple[Any, str]:
         try:
+            family.limits.admit(len(family.models))
             return fillings({stage: fill(model, sentence) for stage, model in family.models.items()}), ""
         except InputError as error:
             return gr.skip(), problem(str(error))
@@ -136,13 +138,13 @@ def steps(family: LoadedFamily, prompt: str, stage: str, decoding: Decoding) -> 
 
     Raises InputError for a prompt that cannot be read.
     """
-    family.check(prompt)
+    family.admit(prompt, len(family.models))
     model = family.models[stage]
     # Every stage must be able to read the whole of it, and the chat format takes a few tokens more.
     decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, room(family.models, prompt)))
     ids: list[int] = []
     shown = time.monotonic()
-    for token in answer_tokens(model, prompt, decoding):
+    for token in in_time(answer_tokens(model, prompt, decoding)):
         ids.append(token)
         if time.monotonic() - shown >= SECONDS_BETWEEN_VIEWS:
             shown = time.monotonic()
