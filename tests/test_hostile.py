@@ -4,13 +4,15 @@
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.__main__ import main
 from pipeline.errors import InputError
 from tests.browsing import served
 from tests.hostile import NASTY, ask, cases, client, is_clear, post, texts, values
@@ -106,6 +108,36 @@ def test_a_body_that_is_none_is_refused(address: str, events: dict[str, Any]) ->
 
     send()
     assert is_alive(address, events)
+
+
+def test_the_command_line_answers_or_refuses_in_one_line(
+    family: LoadedFamily, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+
+    def run(*command: str) -> None:
+        out.unlink(missing_ok=True)
+        code = main([command[0], "--family", str(family.files.path), *command[1:]])
+        said = [line for line in capsys.readouterr().err.splitlines() if "it/s" not in line and "unit" not in line]
+        assert code in (0, 2), command
+        assert "Traceback" not in "".join(said)
+        assert code == 0 or (said[-1].startswith("stagewise: error: ") and not out.exists())
+
+    @cases(0.05)
+    @given(texts(), values(), st.sampled_from([json.dumps, str]))
+    def send(text: str, value: Any, written: Callable[[Any], str]) -> None:
+        line = written({"id": "1", "prompt": text, "response": value if isinstance(value, str) else text})
+        prompts.write_text(line + "\n", encoding="utf-8", errors="replace")
+        run("compare", "--prompts", str(prompts), "--out", str(out), "--max-new-tokens", "2")
+        run("score", "--in", str(prompts), "--out", str(out))
+        typed = iter([text, written(value)])
+        monkeypatch.setattr("builtins.input", lambda _: next(typed, None) or stop())
+        run("chat", "--stage", "base", "--max-new-tokens", "2")
+
+    def stop() -> str:
+        raise EOFError
+
+    send()
 
 
 def test_who_a_browser_says_it_is_becomes_no_path(rooms: Rooms) -> None:
