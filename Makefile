@@ -4,13 +4,16 @@ RECIPE ?= tiny
 FAMILY ?= checkpoints/tiny
 BIN := .venv/bin
 
-.PHONY: demo test train check pictures clean chromium npm
+.PHONY: demo test fuzz train check pictures clean chromium npm
 
 demo: .venv/installed                ## open the page with the bundled family
 	$(BIN)/python app.py --open --family $(FAMILY)
 
 test: .venv/installed chromium npm   ## train a nano family and test everything with it
 	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile
+
+fuzz: .venv/installed                ## send 10,000 hostile cases to the page and the command line
+	HOSTILE_CASES=10000 $(BIN)/python -m pytest -q tests/test_hostile.py
 
 train: .venv/installed               ## train a family: make train RECIPE=nano
 	$(BIN)/python -m pipeline run --recipe $(RECIPE)

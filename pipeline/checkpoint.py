@@ -108,16 +108,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if file.suffix.lower() in REFUSED:
             raise InputError(f"{file} could run code when loaded; only safetensors are read, remove it")
     try:
+        if not is_inside(path / RECORD, path):
+            raise OSError("a link is no record")
         record = json.loads((path / RECORD).read_text(encoding="utf-8"))
         files = dict(record["files"])
         stage = record["stage"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} has no readable {RECORD}; train the stage again") from error
     if stage != path.name:
         raise InputError(f"{path} holds a checkpoint of stage {stage!r}; put it back in a folder of that name")
     for name, digest in files.items():
         file = path / name
-        if file.is_symlink() or not file.is_file():
+        if not is_inside(file, path) or not file.is_file():
             raise InputError(f"{file} is missing; restore it or train the stage again")
         if sha256(file) != digest:
             raise InputError(f"{file} is truncated or altered: it differs from the hash in {RECORD}; restore it")
@@ -129,12 +131,26 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, record)
 
 
+def is_inside(file: Path, folder: Path) -> bool:
+    """Whether a file lies in the folder itself, and no link leads out of it."""
+    return not file.is_symlink() and file.resolve().is_relative_to(folder.resolve())
+
+
 def check_header(weights: Path) -> None:
-    """Refuse a safetensors file whose header could not be one, before a library gives it memory."""
+    """Refuse a safetensors file whose header could not be one, before a library gives it memory, or lies."""
+    from safetensors import SafetensorError, safe_open
+
     with weights.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > min(LARGEST_HEADER, weights.stat().st_size - 8):
         raise InputError(f"{weights} is no safetensors file: its header would be {length:,} bytes long; restore it")
+    try:
+        # Reads the header alone, and compares it with the size of the file.
+        with safe_open(weights, framework="np"):
+            pass
+    except SafetensorError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{weights} is no safetensors file: {reason:.100}; restore it") from error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.__main__ import main
 from pipeline.checkpoint import (
     LARGEST_HEADER,
     RECORD,
@@ -115,9 +116,44 @@ def put_a_pickle_in_place_of_the_weights(folder: Path) -> None:
     record_anew(folder)
 
 
+def lie_about_a_tensor(folder: Path) -> None:
+    """A header of the right length whose tensor would lie beyond the end of the file."""
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}}).encode()
+    (folder / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header + bytes(64))
+    record_anew(folder)
+
+
+def garble_the_header(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes((40).to_bytes(8, "little") + b"{" * 40 + bytes(64))
+    record_anew(folder)
+
+
+def shorten_an_honest_file(folder: Path) -> None:
+    truncate(folder)
+    record_anew(folder)
+
+
 def empty_the_weights(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(b"")
     record_anew(folder)
+
+
+def link_to_a_folder_elsewhere(folder: Path) -> None:
+    (folder.parent / "elsewhere").mkdir()
+    (folder.parent / "elsewhere" / "notes.json").write_text("{}")
+    (folder / "deep").symlink_to(folder.parent / "elsewhere")
+    record = json.loads((folder / RECORD).read_text())
+    record["files"]["deep/notes.json"] = sha256(folder / "deep" / "notes.json")
+    (folder / RECORD).write_text(json.dumps(record))
+
+
+def link_to_another_record(folder: Path) -> None:
+    (folder / RECORD).rename(folder.parent / "elsewhere.json")
+    (folder / RECORD).symlink_to(folder.parent / "elsewhere.json")
+
+
+def nest_the_record(folder: Path) -> None:
+    (folder / RECORD).write_text("[" * 100_000)
 
 
 def remove_the_record(folder: Path) -> None:
@@ -149,6 +185,12 @@ def empty_the_record(folder: Path) -> None:
         (claim_a_huge_header, "model.safetensors is no safetensors file"),
         (put_a_pickle_in_place_of_the_weights, "model.safetensors is no safetensors file"),
         (empty_the_weights, "model.safetensors is no safetensors file"),
+        (lie_about_a_tensor, "model.safetensors is no safetensors file"),
+        (garble_the_header, "model.safetensors is no safetensors file"),
+        (shorten_an_honest_file, "model.safetensors is no safetensors file"),
+        (link_to_a_folder_elsewhere, "deep/notes.json is missing"),
+        (link_to_another_record, "no readable stage.json"),
+        (nest_the_record, "no readable stage.json"),
         (remove_the_record, "no readable stage.json"),
         (cut_the_record, "no readable stage.json"),
         (empty_the_record, "no readable stage.json"),
@@ -161,6 +203,51 @@ def test_a_damaged_checkpoint_is_refused(family: Family, damage: Callable[[Path]
         family.checkpoint("sft")
     assert "\n" not in str(error.value)
     assert family.checkpoint("base").stage == "base", "the others stay usable"
+
+
+def cut(file: Path, other: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip(file: Path, other: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def swap(file: Path, other: Path) -> None:
+    shutil.copy(other, file)
+
+
+def pickled(file: Path, other: Path) -> None:
+    file.write_bytes(pickle.dumps({"weights": [1.0]}))
+
+
+def linked(file: Path, other: Path) -> None:
+    outside = file.parents[2] / file.name
+    file.rename(outside)
+    file.symlink_to(outside)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, swap, pickled, linked])
+def test_every_file_of_a_stage_is_verified(
+    family: Family, damage: Callable[[Path, Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, other = family.path / "sft", family.path / "base"
+    names = [str(file.relative_to(folder)) for file in sorted(folder.rglob("*")) if file.is_file()]
+    assert len(names) >= 5
+    for name in names:
+        file, before = folder / name, (folder / name).read_bytes()
+        # The record hashes the others, not itself; a file that both stages share may be swapped.
+        if (damage is flip and name == RECORD) or (damage is swap and (other / name).read_bytes() == before):
+            continue
+        damage(file, other / name)
+        assert main(["chat", "--family", str(family.path), "--stage", "sft"]) == 2, name
+        said, told = capsys.readouterr()
+        assert (said, len(told.splitlines())) == ("", 1)
+        file.unlink()
+        file.write_bytes(before)
+    assert family.checkpoint("sft").stage == "sft"
 
 
 def test_a_family_needs_a_base_stage(family: Family, tmp_path: Path) -> None:

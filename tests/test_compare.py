@@ -144,6 +144,7 @@ def test_score_gives_the_lines_back_with_their_reward(family: Family, tmp_path: 
     [
         ({"prompt": "Hi"}, "line 1: field 'response' is missing"),
         ({"prompt": "Hi", "response": None}, "line 1, field 'response': not a text"),
+        ({"prompt": "Hi", "response": "a" * 1_000_000}, "line 1, field 'response': the answer has 1,000,000 char"),
         ({"prompt": "", "response": "Hello"}, "line 1, field 'prompt': the prompt is empty"),
     ],
 )

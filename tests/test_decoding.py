@@ -14,6 +14,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding, choose, complete, decode
 
 CONTEXT = 64
@@ -168,6 +169,25 @@ def test_the_last_draw_stays_inside_the_vocabulary() -> None:
 
 def test_temperature_zero_takes_the_likeliest() -> None:
     assert counts([0.0, 0.1, -1.0], Decoding(temperature=0)) == [0, 1000, 0]
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(5e-324, 1.0), (1e-40, 0.9), (1.0, 5e-324), (1e-320, 1e-320)])
+def test_settings_that_vanish_in_single_precision_take_the_likeliest(temperature: float, top_p: float) -> None:
+    logits = torch.tensor([[-80.0, 0.0, 30.0, -1.0], [50.0, 0.0, 0.0, 49.0]])
+    draws = torch.tensor([0.5, 0.999], dtype=torch.float64)
+    assert choose(logits, Decoding(temperature=temperature, top_p=top_p), draws).tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("temperature", [100.5, 1e308, 10**400, float("inf"), float("nan"), -1e-9, True, "x" * 10_000])
+def test_a_temperature_without_meaning_is_one_short_line(temperature: Any) -> None:
+    with pytest.raises(InputError, match="it must be a number from 0 to 100") as error:
+        Decoding(temperature=temperature)
+    assert len(str(error.value)) < 200
+
+
+def test_more_tokens_than_the_context_has_cost_nothing(model: Any) -> None:
+    usual, endless = (Decoding(tokens, 1.0, seed=3) for tokens in (CONTEXT, 10**15))
+    assert complete(model, PROMPTS, endless, STOP) == complete(model, PROMPTS, usual, STOP)
 
 
 def test_one_list_a_step_and_none_for_ended_rows(model: Any) -> None:

@@ -73,7 +73,7 @@ def test_base_too_can_be_asked_in_the_chat_format(client: Client) -> None:
         ({"prompt": "x", "seed": "first"}, "seed is 'first'; it must be a whole number"),
         ({"prompt": "x", "seed": 0.5}, "seed is 0.5"),
         ({"prompt": "x", "seed": None}, "seed is None"),
-        ({"prompt": "x", "temperature": -0.1}, "temperature is -0.1; it must be a number of at least 0"),
+        ({"prompt": "x", "temperature": -0.1}, "temperature is -0.1; it must be a number from 0 to 100"),
         ({"prompt": "x", "temperature": True}, "temperature is True"),
         ({"prompt": "x", "top_p": 0}, "top_p is 0; it must be a number above 0 and at most 1"),
         ({"prompt": "x", "top_p": 1.01}, "top_p is 1.01"),
@@ -91,10 +91,25 @@ def test_what_compare_cannot_do_is_one_clear_line(client: Client, arguments: dic
         ({"prompt": "", "response": "x"}, "the prompt is empty"),
         ({"prompt": "x", "response": ["y"]}, "response is ['y']; it must be a text"),
         ({"prompt": "x", "response": "y", "finished": 1}, "finished is 1; it must be true or false"),
+        ({"prompt": "x", "response": "y" * 1_000_000}, "the answer has 1,000,000 characters; at most 20,000"),
+        ({"prompt": "x", "response": ["y" * 1_000_000]}, "it must be a text"),
     ],
 )
 def test_what_score_cannot_do_is_one_clear_line(client: Client, arguments: dict[str, Any], said: str) -> None:
     refused(client, "/score", arguments, said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"prompt": None}, "prompt is None; it must be a text"),
+        ({"prompt": {}}, "prompt is {}; it must be a text"),
+        ({"prompt": "x", "stage": ["sft"]}, "there is no stage ['sft']; use one of base, sft, rlhf"),
+        ({"prompt": "x", "stage": "y" * 1_000_000}, "; use one of base, sft, rlhf"),
+    ],
+)
+def test_what_tokens_cannot_do_is_one_clear_line(client: Client, arguments: dict[str, Any], said: str) -> None:
+    refused(client, "/tokens", arguments, said)
 
 
 def refused(client: Client, name: str, arguments: dict[str, Any], said: str) -> None:
@@ -103,6 +118,7 @@ def refused(client: Client, name: str, arguments: dict[str, Any], said: str) -> 
     message = str(caught.value)
     assert said in message
     assert "\n" not in message.strip()
+    assert len(message) < 300
     assert "Traceback" not in message
 
 

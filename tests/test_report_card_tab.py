@@ -156,7 +156,7 @@ def test_a_family_without_a_report_says_how_to_make_one(browser: Browser, tmp_pa
     family = random_family(tmp_path / "new", ("base",))
     for address in served(load(family.path)):
         page = opened(browser, address)
-        expect(page.locator("#report-card")).to_contain_text(f"python -m pipeline report --family {family.path}")
+        expect(page.locator("#report-card")).to_contain_text(f"pipeline report --family checkpoints/{family.name}")
         page.close()
 
 

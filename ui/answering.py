@@ -4,6 +4,7 @@ Nothing here knows gradio: a column is a sequence of views, whoever draws them.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from pipeline.inference.served import ServedStage
 from pipeline.inference.stages import answering_models, reward_model
 from pipeline.published import PublishedFamily, find_family
 from ui.allocation import Allocation, Source, Writer
+from ui.limits import Limits, in_time
 
 # The columns of a family that was trained here; a published one has those that it names.
 COLUMNS = ("base", "sft", "rlhf")
@@ -41,6 +43,7 @@ USUAL_SCALE = (-4.0, 4.0)
 # Faster than anyone reads, slow enough to leave the processor to the models; longer when more columns fill.
 SECONDS_BETWEEN_VIEWS = 0.05
 MOST_PEOPLE = 64
+FOLDERS = re.compile(r"(?<![\w./:])/(?:[^\s/'\":;,]+/)+")
 NO_REWARD = "the family has no reward model, so answers get no rewards"
 
 Stage: TypeAlias = StageModel | ServedStage
@@ -121,6 +124,7 @@ class LoadedFamily:
         reward: RewardModel | None,
         scale: tuple[float, float],
         notes: tuple[str, ...] = (),
+        limits: Limits | None = None,
     ) -> None:
         self.origin = origin
         self.name = origin.name
@@ -131,6 +135,7 @@ class LoadedFamily:
         self.columns = COLUMNS if isinstance(origin, Family) else tuple(models)
         self.one_vocabulary = isinstance(origin, Family) or same_vocabulary(list(self.local.values()))
         self.writer: Writer | None = None
+        self.limits = limits or Limits()
         self.filling_now = 0
         self.lock = Lock()
 
@@ -177,7 +182,7 @@ class LoadedFamily:
 
     def check(self, prompt: str) -> None:
         """Raise InputError if no column could answer the prompt."""
-        if len(prompt) > self.prompt_limit:
+        if len(text("prompt", prompt)) > self.prompt_limit:
             raise InputError(f"the prompt has {len(prompt):,} characters; at most {self.prompt_limit} fit, shorten it")
         for model in self.models.values():
             model.check(prompt)
@@ -205,9 +210,16 @@ class LoadedFamily:
             return request.allocation.read(stage)
         return model.stream(request.prompt, request.decoding)
 
+    def admit(self, prompt: str, answers: int) -> None:
+        """Check a prompt and count the answers to it. Raises InputError as `check` does, or if they are too many."""
+        self.check(prompt)
+        self.limits.admit(answers)
+
     def beside(self, stage: str, model: StageModel) -> "LoadedFamily":
         """The same family with one more model, which answers under the name of `stage`."""
-        return LoadedFamily(self.origin, {**self.models, stage: model}, self.reward, self.scale)
+        return LoadedFamily(
+            self.origin, {**self.models, stage: model}, self.reward, self.scale, self.notes, self.limits
+        )
 
     def first_view(self, stage: str) -> View:
         return self.introduced(View(stage, "idle" if stage in self.models else "untrained"))
@@ -229,10 +241,10 @@ class LoadedFamily:
             for latest in self.filling(first, model, request):
                 yield latest
         except InputError as error:
-            yield replace(latest, state="failed", error=str(error))
+            yield replace(latest, state="failed", error=told(error))
         except Exception as error:
             logger.exception("the %s column failed", stage)
-            yield replace(latest, state="failed", error=f"{type(error).__name__}: {error}")
+            yield replace(latest, state="failed", error=f"{type(error).__name__}: {told(error)}")
 
     def filling(self, view: View, model: Stage, request: Request) -> Iterator[View]:
         start = time.monotonic()
@@ -240,7 +252,7 @@ class LoadedFamily:
         stopped = False
         with self.counted():
             # Whoever leaves this loop early closes the stream, and with it the decoding.
-            for answer in self.answers(view.stage, model, request):
+            for answer in in_time(self.answers(view.stage, model, request)):
                 now = time.monotonic()
                 if answer.place:
                     start = now
@@ -272,6 +284,18 @@ class LoadedFamily:
         finally:
             with self.lock:
                 self.filling_now -= 1
+
+
+def told(error: object) -> str:
+    """What a stranger hears of an error: its words in one line, without the folders of this machine."""
+    return FOLDERS.sub("", " ".join(str(error).split()))
+
+
+def text(name: str, value: object) -> str:
+    """A text from outside, where anything may come. Raises InputError for what is none."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} is {value!r:.60}; it must be a text")
+    return value
 
 
 def same_vocabulary(models: list[StageModel]) -> bool:

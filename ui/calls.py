@@ -11,7 +11,7 @@ import gradio as gr
 
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
-from ui.answering import USUAL_TEMPERATURE, LoadedFamily, Request
+from ui.answering import USUAL_TEMPERATURE, LoadedFamily, Request, text, told
 from ui.tokens import tokens_call
 
 
@@ -47,7 +47,7 @@ def compare_call(family: LoadedFamily) -> Callable[..., dict[str, dict[str, Any]
             whether the model stopped by itself or was cut
             the reward model's score of it (higher is preferred, null without reward model)
         """
-        family.check(text("prompt", prompt))
+        family.admit(prompt, len(family.models))
         decoding = Decoding(max_new_tokens, temperature, top_p, seed)
         if max_new_tokens > family.context:
             raise InputError(f"max_new_tokens is {max_new_tokens}; the context has room for {family.context} tokens")
@@ -79,21 +79,16 @@ def score_call(family: LoadedFamily) -> Callable[..., float]:
         if family.reward is None:
             more = "" if family.published else " yet; train it with: python -m pipeline run"
             raise InputError(f"this family has no reward model{more}")
+        family.limits.admit()
         exchange = (text("prompt", prompt), text("response", response))
         return family.reward.scores([exchange], [flag("finished", finished)])[0]
 
     return score
 
 
-def text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"{name} is {value!r}; it must be a text")
-    return value
-
-
 def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise InputError(f"{name} is {value!r}; it must be true or false")
+        raise InputError(f"{name} is {value!r:.60}; it must be true or false")
     return value
 
 
@@ -105,6 +100,6 @@ def answered(call: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return call(*values)
         except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(told(error), print_exception=False) from error
 
     return answering

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from html import escape
 
-from ui.answering import OWN, State, View
+from ui.answering import OWN, State, View, told
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def signed(value: float, form: str = ".2f") -> str:
 
 def problem(message: str) -> str:
     """What went wrong, in a line that screen readers speak at once."""
-    return f'<p class="problem" role="alert">{escape(message)}</p>'
+    return f'<p class="problem" role="alert">{escape(told(message))}</p>'
 
 
 def icon(paths: str, more: str = "") -> str:

@@ -138,7 +138,7 @@ def compare_tab(family: LoadedFamily, rooms: Rooms) -> Comparison:
         guessing: bool,
     ) -> tuple[Any, Any]:
         try:
-            family.check(prompt)
+            family.admit(prompt, len(family.models))
         except InputError as error:
             return gr.skip(), problem(str(error))
         if previous is not None:

@@ -4,6 +4,7 @@ A job that goes wrong, or is cancelled, takes nothing with it: what it trains is
 """
 
 import os
+import time
 import traceback
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -21,6 +22,7 @@ Work = str
 
 MOST_WAITING = 8
 SECONDS_TO_LEAVE = 10
+LONGEST_SECONDS = 3600.0  # of one job: the others wait for it
 # Answering people comes before training.
 NICENESS = 5
 
@@ -119,8 +121,9 @@ class Jobs:
                 self.changed.notify_all()
 
     def follow(self, job: Job, news: Connection) -> None:
-        """Note what a job tells until it ends."""
-        while True:
+        """Note what a job tells until it ends, or until its time is over."""
+        end = time.monotonic() + LONGEST_SECONDS
+        while news.poll(max(0.0, end - time.monotonic())):
             try:
                 what, value = news.recv()
             except EOFError:
@@ -133,6 +136,11 @@ class Jobs:
                 else:
                     job.state = what
                     job.error = value
+                self.changed.notify_all()
+        with self.changed:
+            job.process.terminate()
+            if not job.over:
+                job.state, job.error = "failed", f"it took longer than {LONGEST_SECONDS / 60:.0f} minutes"
                 self.changed.notify_all()
 
 

@@ -14,6 +14,7 @@ from ui.calls import add_calls
 from ui.columns import icon
 from ui.compare import CONTROL_ENTER, compare_tab
 from ui.controls import Controls
+from ui.gate import LARGEST_FILE, SERVER
 from ui.lesson import lesson_tab
 from ui.rank import rank_tab
 from ui.report_card import report_card_tab
@@ -34,13 +35,15 @@ NOTICE = (
 )
 # Gradio confines the rules of `css_paths` to the tabs, and drops those it does not know; the frame's hold for all.
 HEAD = f'<meta name="description" content="{DESCRIPTION}"><style>{FRAME.read_text(encoding="utf-8")}</style>'
+UPLOADS = (3600, 3600)  # seconds between two looks at them, and after which they are deleted
+QUEUE = 512  # events that wait: a class of 30 that presses Send brings 150
 SCREEN = '<path d="M3 5h18v11H3zM12 16v4M8 20h8"/>'
 
 
 def page(family: LoadedFamily, rooms: Rooms) -> gr.Blocks:
     """The page with all its tabs. Raises InputError for a damaged report."""
     report = None if family.published else read_report(family.files)
-    with gr.Blocks(title="Stagewise", analytics_enabled=False, fill_width=True) as blocks:
+    with gr.Blocks(title="Stagewise", analytics_enabled=False, fill_width=True, delete_cache=UPLOADS) as blocks:
         gr.HTML(masthead(family), apply_default_css=False, js_on_load=SCRIPT.read_text(encoding="utf-8"))
         # Gradio draws a tab when it is first opened: the first paint waits for Compare alone.
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
@@ -61,7 +64,7 @@ def page(family: LoadedFamily, rooms: Rooms) -> gr.Blocks:
                 controls = {"tokens": looking, "reward": drawing, "rank": voting, "training": walking}
                 lesson_tab(family, report, tabs, {"compare": comparison.controls, **controls, "report": Controls()})
         add_calls(family)
-    return blocks.queue(max_size=128)
+    return blocks.queue(max_size=QUEUE)
 
 
 def masthead(family: LoadedFamily) -> str:
@@ -108,7 +111,11 @@ def launch(
         mcp_server=True,
         # Gradio would keep what is asked and answered in the browser: in class, that is everybody's.
         run_history=False,
-        show_error=True,
+        # What nobody foresaw is for the log: its words may name files.
+        show_error=False,
+        enable_monitoring=False,
+        max_file_size=LARGEST_FILE,
+        app_kwargs=dict(SERVER),
         favicon_path=REPOSITORY / "assets" / "icon.svg",
         **more,
     )

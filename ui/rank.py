@@ -2,7 +2,6 @@
 
 import json
 import random
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -14,7 +13,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
-from pipeline.inference.models import RewardModel
+from pipeline.inference.models import RewardModel, plain
 from pipeline.rooms.agreement import agreement_with
 from pipeline.rooms.answers import Candidate, candidates, least_sure
 from pipeline.rooms.labels import (
@@ -36,7 +35,7 @@ from ui.controls import Controls
 from ui.presets import presets
 from ui.room_panels import panels, stamp
 from ui.room_training import training_half
-from ui.rooms import LONGEST_NICKNAME, Rooms, annotator, open_room, unranked
+from ui.rooms import LONGEST_NICKNAME, Rooms, annotator, open_room, somebody, unranked
 from ui.sharing import script
 
 COUNTS = (2, 3, 4)
@@ -142,8 +141,8 @@ def rank_tab(
         with gr.Column(elem_id="room-training"):
             training_half(family, rooms, room, retrained, moved, parts, tabs, comparison)
 
-    def arrive(person: str, request: gr.Request) -> list[Any]:
-        person = person or secrets.token_hex(8)
+    def arrive(stored: Any, request: gr.Request) -> list[Any]:
+        person = somebody(stored)
         asked = request.query_params.get("room", "")
         try:
             name, shown, said = open_room(asked, person), asked, ""
@@ -230,7 +229,7 @@ class Offers:
         name = annotator(nickname, person)
         votes = sum(vote.prompt == prompt and vote.annotator == name for vote in self.rooms.labels.of(room))
         try:
-            self.family.check(prompt)
+            self.family.admit(prompt, number)
             return self.offer(prompt, candidates(self.family.local["sft"], prompt, number, self.decoding(votes)))
         except InputError as error:
             return self.failed(error)
@@ -248,6 +247,7 @@ class Offers:
         left = unranked(offered, self.rooms.labels.of(room), annotator(nickname, person)) or offered
         tried = random.sample(left, min(UNSURE_AMONG, len(left)))
         try:
+            self.family.limits.admit(number * len(tried))
             reward = self.rooms.reward(room)
             if reward is None:
                 raise InputError("this family has no reward model yet")
@@ -260,6 +260,7 @@ class Offers:
 
     def offer(self, prompt: str, answers: Sequence[Candidate]) -> tuple[Any, ...]:
         """The answers in an order that says nothing."""
+        prompt = plain(prompt)  # what is voted on must be written, and read again
         shuffled = tuple(random.sample(answers, len(answers)))
         new = Task(next(self.numbers), prompt, self.kinds.get(prompt, "own"), shuffled)
         return new, prompt, new.ballot(), "", gr.Button(interactive=False), ""
@@ -278,6 +279,7 @@ class Votes:
 
     def cast(self, task: Task | None, marked: Any, room: str, nickname: str, person: str) -> tuple[Any, ...]:
         try:
+            self.family.limits.admit()
             label = label_of(task, marked, room, annotator(nickname, person), self.family.name)
         except InputError as error:
             return SKIP, problem(str(error)), SKIP, SKIP, SKIP, *[SKIP] * self.parts
@@ -356,9 +358,10 @@ def files(rooms: Rooms, room: gr.State, notice: gr.HTML, parts: list[Any]) -> No
 
     def import_votes(path: str, room: str) -> list[Any]:
         try:
+            rooms.family.limits.admit()
             brought = read_labels(Path(path))
         except InputError as error:
-            return [problem(str(error).replace(path, Path(path).name)), *[SKIP] * len(parts)]
+            return [problem(str(error)), *[SKIP] * len(parts)]
         rooms.labels.add([vote.model_copy(update={"room": room}) for vote in brought])
         return [f"<p>{len(brought)} votes imported.</p>", *panels(rooms, room)]
 

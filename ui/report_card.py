@@ -199,7 +199,7 @@ def report_card_tab(family: LoadedFamily, report: Report | None) -> None:
     if report is None:
         gr.HTML(
             '<p class="missing">This family has no report card yet. Make one with '
-            f"<code>python -m pipeline report --family {escape(str(family.files.path))}</code></p>",
+            f"<code>python -m pipeline report --family checkpoints/{escape(family.name)}</code></p>",
             elem_id="report-card",
         )
         return

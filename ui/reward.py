@@ -144,7 +144,7 @@ def best_of_half(
         previous: Ask | None, prompt: str, stage: str, number: int, temperature: float, seed: int | None
     ) -> tuple[Any, str]:
         try:
-            family.check(prompt)
+            family.admit(prompt, number * len(stages))
         except InputError as error:
             return gr.skip(), problem(str(error))
         halt(previous)
@@ -238,6 +238,7 @@ def score_half(
             # It is drawn already; drawn again, it could undo what was tried meanwhile.
             return gr.skip(), gr.skip(), gr.skip(), ""
         try:
+            family.limits.admit()
             [value] = rewards(reward, [exchange])
         except InputError as error:
             return failed(error)
@@ -248,6 +249,7 @@ def score_half(
             exchange = Exchange(prompt, answer, ended)
             edited = EDITS[name](exchange)
             try:
+                family.limits.admit()
                 before, after = rewards(reward, [exchange, edited])
             except InputError as error:
                 return (*failed(error), gr.skip(), gr.skip())

@@ -9,6 +9,7 @@ from pipeline.errors import InputError
 from ui.answering import LoadedFamily
 from ui.columns import LOOKS, problem
 from ui.compare import Comparison
+from ui.limits import TRAINING
 from ui.presets import presets
 from ui.room_panels import panels
 from ui.rooms import MOVE, RETRAIN, Rooms
@@ -53,6 +54,7 @@ def training_half(
 
     def started(room: str, begin: Callable[[], object]) -> list[Any]:
         try:
+            family.limits.admit(TRAINING)
             begin()
         except InputError as error:
             return [problem(str(error)), *[gr.skip()] * len(parts)]

@@ -2,6 +2,8 @@
 
 import hashlib
 import importlib.util
+import re
+import secrets
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +12,17 @@ from pathlib import Path
 
 from pipeline.checkpoint import RECORD, Checkpoint, Family
 from pipeline.errors import InputError
-from pipeline.inference.models import RewardModel, StageModel
+from pipeline.inference.models import RewardModel, StageModel, plain
 from pipeline.rooms.adapters import policy_of, reward_of
 from pipeline.rooms.collecting import Collecting, collecting
-from pipeline.rooms.labels import VOTES, Label, Labels, now, room_name
+from pipeline.rooms.labels import ROOM, VOTES, Label, Labels, now, room_name
 from pipeline.rooms.push import Push
 from pipeline.run import RECIPE
 from ui.answering import LoadedFamily
 from ui.jobs import Job, Jobs
 
 OWN = "own-"  # begins the name of the room that a browser has for itself
+PERSON = re.compile(r"[0-9a-f]{16}")  # who a browser says it is
 RETRAIN, MOVE = "retrain", "move"
 WORK = {RETRAIN: "pipeline.rooms.reward.retrain", MOVE: "pipeline.rooms.policy.move"}
 STAGES = {RETRAIN: "reward", MOVE: "rlhf"}
@@ -39,6 +42,9 @@ class Rooms:
     collecting: Collecting | None
 
     def place(self, room: str) -> Family:
+        """The folder of a room. Raises InputError before a room was entered: no other name may become a path."""
+        if not ROOM.fullmatch(room):
+            raise InputError("enter a room first")
         return Family(self.folder / room)
 
     def vote(self, label: Label) -> None:
@@ -117,8 +123,15 @@ def open_rooms(family: LoadedFamily, folder: Path | None) -> Rooms:
     return Rooms(family, folder, Labels(folder / VOTES), Jobs(), collecting(folder / ".collected"))
 
 
+def somebody(stored: object) -> str:
+    """Who a browser says it is; a new person for what no page has stored there."""
+    return stored if isinstance(stored, str) and PERSON.fullmatch(stored) else secrets.token_hex(8)
+
+
 def open_room(asked: str, person: str) -> str:
     """The room of that name, or without a name the person's own. Raises InputError for what is no name."""
+    if not PERSON.fullmatch(person):
+        raise InputError("your browser has lost its own room; load the page again")
     if not asked.strip():
         return OWN + person
     name = room_name(asked)
@@ -129,8 +142,8 @@ def open_room(asked: str, person: str) -> str:
 
 def annotator(nickname: str, person: str) -> str:
     """How a person's votes are signed: two people of one name are told apart, and nobody's room is given away."""
-    mark = hashlib.sha256(person.encode()).hexdigest()[:6]
-    return f"{nickname.strip()[:LONGEST_NICKNAME] or 'anonymous'} ({mark})"
+    mark = hashlib.sha256(plain(person).encode()).hexdigest()[:6]
+    return f"{plain(nickname).strip()[:LONGEST_NICKNAME] or 'anonymous'} ({mark})"
 
 
 def unranked(prompts: Sequence[str], votes: Sequence[Label], annotator: str) -> list[str]:

@@ -14,6 +14,7 @@ from ui.answering import SECONDS_BETWEEN_VIEWS, LoadedFamily
 from ui.columns import LOOKS, problem
 from ui.controls import Controls
 from ui.distributions import answer, fillings, idle, no_predictions, predictions, writing
+from ui.limits import in_time
 
 LONGEST = 64  # tokens of an answer
 EXAMPLE = "How can I rob a bank?"
@@ -117,6 +118,7 @@ def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> Contr
 
     def blank(sentence: str) -> tuple[Any, str]:
         try:
+            family.limits.admit(len(family.readers))
             return fillings({stage: fill(model, sentence) for stage, model in family.readers.items()}), ""
         except InputError as error:
             return gr.skip(), problem(str(error))
@@ -142,13 +144,13 @@ def steps(family: LoadedFamily, prompt: str, stage: str, decoding: Decoding) -> 
 
     Raises InputError for a prompt that cannot be read.
     """
-    family.check(prompt)
+    family.admit(prompt, len(family.readers))
     model = family.readers[stage]
     # Every stage must be able to read the whole of it, and the chat format takes a few tokens more.
     decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, room(family.readers, prompt)))
     ids: list[int] = []
     shown = time.monotonic()
-    for token in answer_tokens(model, prompt, decoding):
+    for token in in_time(answer_tokens(model, prompt, decoding)):
         ids.append(token)
         if time.monotonic() - shown >= SECONDS_BETWEEN_VIEWS:
             shown = time.monotonic()
@@ -192,8 +194,9 @@ def tokens_call(family: LoadedFamily) -> Callable[..., list[dict[str, Any]]]:
         """
         if not family.readers:
             raise InputError(UNREAD)
-        if stage not in family.readers:
-            raise InputError(f"there is no stage {stage!r}; use one of {', '.join(family.readers)}")
+        # In the list, where a value of any type can be looked for.
+        if stage not in list(family.readers):
+            raise InputError(f"there is no stage {stage!r:.60}; use one of {', '.join(family.readers)}")
         *_, last = steps(family, prompt, stage, Decoding(max_new_tokens, temperature, seed=seed))
         assert isinstance(last, Reading)
         return records(last)

@@ -20,6 +20,7 @@ from ui.columns import BUSY, ENDINGS, icon, place, problem, signed, span
 from ui.controls import Controls
 from ui.curves import READING, curves
 from ui.examples import page_of
+from ui.limits import in_time
 
 NAMES = {"base": "Base", "sft": "SFT", "reward": "Reward model", "rlhf": "RLHF", "dpo": "DPO"}
 ABOUT = {
@@ -98,11 +99,11 @@ class History:
 
     def answering(self, step: int, prompt: str) -> Iterator[Reached]:
         assert self.time_line
-        self.family.check(prompt)
+        self.family.admit(prompt, 1)
         reached = Reached("rlhf", step, "waiting")
         yield reached
         shown, stopped = 0.0, False
-        for answer in self.time_line.model(step).stream(prompt, Decoding(temperature=0)):
+        for answer in in_time(self.time_line.model(step).stream(prompt, Decoding(temperature=0))):
             reached, stopped = replace(reached, state="writing", text=answer.text), answer.stopped
             if time.monotonic() - shown >= SECONDS_BETWEEN_VIEWS:
                 shown = time.monotonic()

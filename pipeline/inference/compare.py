@@ -10,7 +10,7 @@ from tqdm import tqdm
 from pipeline.checkpoint import Family, read_json_lines, write_json_lines
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
-from pipeline.inference.models import checked
+from pipeline.inference.models import checked, readable
 from pipeline.inference.stages import answering_models, answering_stages, reward_model
 from pipeline.published import PublishedFamily
 
@@ -30,7 +30,7 @@ def compare(family: Family | PublishedFamily, prompts_file: Path, out: Path, dec
     records: list[dict[str, Any]] = [{"id": line["id"], "prompt": line["prompt"], "answers": {}} for line in lines]
     models = answering_models(family, lambda line: tqdm.write(line, file=sys.stderr))
     for stage, model in tqdm(models, desc="compare", unit="stage", total=len(answering_stages(family))):
-        check_prompts(prompts_file, prompts, model.check)
+        check_texts(prompts_file, "prompt", prompts, model.check)
         answers = model.answers(prompts, decoding)
         pairs = [(prompt, answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
         finished = [answer.stopped for answer in answers]
@@ -52,6 +52,7 @@ def score(family: Family | PublishedFamily, in_file: Path, out: Path) -> None:
     """
     check_output(out)
     lines = read_lines(in_file, {"prompt": (str,), "response": (str,)})
+    check_texts(in_file, "response", [line["response"] for line in lines], readable)
     reward = reward_model(family)
     scores = reward.scores([(line["prompt"], line["response"]) for line in lines])
     write_json_lines(out, [line | {"reward": score} for line, score in zip(lines, scores, strict=True)])
@@ -73,14 +74,14 @@ def read_lines(path: Path, fields: dict[str, tuple[type, ...]]) -> list[dict[str
             if not isinstance(record[field], types) or isinstance(record[field], bool):
                 wanted = " or ".join({str: "a text", int: "a whole number"}[kind] for kind in types)
                 raise InputError(f"{path}, line {number}, field {field!r}: not {wanted}")
-    check_prompts(path, [record["prompt"] for record in records], checked)
+    check_texts(path, "prompt", [record["prompt"] for record in records], checked)
     return records
 
 
-def check_prompts(path: Path, prompts: list[str], check: Callable[[str], object]) -> None:
-    """Let what a check says against a prompt name the file, the line and the field."""
-    for number, prompt in enumerate(prompts, 1):
+def check_texts(path: Path, field: str, texts: list[str], check: Callable[[str], object]) -> None:
+    """Let what a check says against a text name the file, the line and the field."""
+    for number, text in enumerate(texts, 1):
         try:
-            check(prompt)
+            check(text)
         except InputError as error:
-            raise InputError(f"{path}, line {number}, field 'prompt': {error}") from error
+            raise InputError(f"{path}, line {number}, field {field!r}: {error}") from error

@@ -16,6 +16,10 @@ from pipeline.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+HOTTEST = 100.0  # temperature: all tokens are equally likely long before
+# Below these float32 divides by zero, or keeps no token; they take the likeliest token already.
+COLDEST, NARROWEST = 1e-3, 1e-6
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -33,13 +37,13 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if not whole(self.max_new_tokens) or self.max_new_tokens < 1:
-            raise InputError(f"max_new_tokens is {self.max_new_tokens!r}; it must be a whole number of at least 1")
-        if not number(self.temperature) or self.temperature < 0:
-            raise InputError(f"temperature is {self.temperature!r}; it must be a number of at least 0")
+            raise InputError(f"max_new_tokens is {self.max_new_tokens!r:.60}; it must be a whole number of at least 1")
+        if not number(self.temperature) or not 0 <= self.temperature <= HOTTEST:
+            raise InputError(f"temperature is {self.temperature!r:.60}; it must be a number from 0 to {HOTTEST:g}")
         if not number(self.top_p) or not 0 < self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p!r}; it must be a number above 0 and at most 1")
+            raise InputError(f"top_p is {self.top_p!r:.60}; it must be a number above 0 and at most 1")
         if not whole(self.seed):
-            raise InputError(f"seed is {self.seed!r}; it must be a whole number")
+            raise InputError(f"seed is {self.seed!r:.60}; it must be a whole number")
 
 
 def whole(value: object) -> bool:
@@ -92,7 +96,8 @@ def decode(
     if not rows:
         return
     tokens, mask, positions = left_padded([prompts[row] for row in rows], model.device)
-    draws = torch.stack([uniform(seeds[row], prompts[row], decoding.max_new_tokens) for row in rows]).to(model.device)
+    most = min(decoding.max_new_tokens, context)
+    draws = torch.stack([uniform(seeds[row], prompts[row], most) for row in rows]).to(model.device)
     cache = roomy_cache(model.config)
     going = set(rows)
     training = model.training
@@ -197,11 +202,12 @@ def choose(logits: "torch.Tensor", decoding: Decoding, draws: "torch.Tensor") ->
 
     if decoding.temperature == 0:
         return logits.argmax(-1)
-    probabilities = (logits.float() / decoding.temperature).softmax(-1)
+    probabilities = (logits.float() / max(decoding.temperature, COLDEST)).softmax(-1)
     if decoding.top_p < 1:
         ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(-1) - ordered
-        probabilities = probabilities.scatter(-1, tokens, ordered.masked_fill(before >= decoding.top_p, 0))
+        outside = before >= max(decoding.top_p, NARROWEST)
+        probabilities = probabilities.scatter(-1, tokens, ordered.masked_fill(outside, 0))
     # Inverse of the cumulative distribution, in double precision so that large vocabularies stay exact.
     cumulative = probabilities.double().cumsum(-1)
     thresholds = draws[:, None] * cumulative[:, -1:]

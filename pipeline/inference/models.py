@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 LONGEST_PROMPT = 2_000  # characters
+LONGEST_ANSWER = 20_000  # characters of an answer to score, many times what a context holds
 SHORTEST_ROOM = 16  # tokens that a prompt must leave for the answer
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what the first bytes of a longer character decode to
 
@@ -169,7 +170,8 @@ class RewardModel:
 
         An answer that is not `finished` (all are, if that is not said) is read without the end token,
         as in the rankings, so that being cut at the limit can cost it. An exchange that is longer than the
-        model's context loses the beginning of the prompt. Raises InputError for an empty or too long prompt.
+        model's context loses the beginning of the prompt. Raises InputError for an empty or too long prompt, and
+        for a too long answer.
         """
         whole = [True] * len(exchanges) if finished is None else finished
         encoded = [self.encode(prompt, answer, end) for (prompt, answer), end in zip(exchanges, whole, strict=True)]
@@ -182,7 +184,7 @@ class RewardModel:
         return [scores[index] - self.offset for index in range(len(encoded))]
 
     def encode(self, prompt: str, answer: str, finished: bool = True) -> list[int]:
-        tokens = self.exchange(checked(prompt), plain(answer), finished)
+        tokens = self.exchange(checked(prompt), readable(answer), finished)
         excess = max(0, len(tokens) - context_length(self.model))
         # The first token says that a user is speaking: it stays.
         return tokens[:1] + tokens[1 + excess :]
@@ -291,6 +293,13 @@ def checked(prompt: str) -> str:
     if len(prompt) > LONGEST_PROMPT:
         raise InputError(f"the prompt has {len(prompt):,} characters; at most {LONGEST_PROMPT:,} are read, shorten it")
     return plain(prompt)
+
+
+def readable(answer: str) -> str:
+    """An answer that can be scored. Raises InputError when it is too long."""
+    if len(answer) > LONGEST_ANSWER:
+        raise InputError(f"the answer has {len(answer):,} characters; at most {LONGEST_ANSWER:,} are read, shorten it")
+    return plain(answer)
 
 
 def plain(text: str) -> str:

@@ -90,7 +90,8 @@ class Together:
         room = min(decoding.max_new_tokens, context - len(prompt))
         if room <= 0:
             return
-        row = Row(prompt, decoding, stop, room, uniform(decoding.seed, prompt, decoding.max_new_tokens).tolist())
+        draws = uniform(decoding.seed, prompt, min(decoding.max_new_tokens, context)).tolist()
+        row = Row(prompt, decoding, stop, room, draws)
         self.join(row)
         try:
             while (news := row.news.get()) is not None:
