@@ -174,7 +174,7 @@ def chosen(options: argparse.Namespace) -> tuple[Recipe, Family]:
     recipe = load_recipe(options.recipe)
     if options.authored_only:
         recipe = authored_only(recipe)
-    if all(source.dataset is None for source in recipe.corpus.sources + recipe.sft.instructions):
+    if not recipe.repositories:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     return recipe, Family(options.out or Path("checkpoints") / recipe.name)
 
@@ -240,9 +240,10 @@ def build_corpus(options: argparse.Namespace) -> None:
     corpus = load_corpus(recipe.corpus)
     folder = family.work("corpus")
     with sole_run(family):
-        texts = islice(documents(recipe, corpus, clean(recipe, family, corpus)), recipe.tokenizer.documents)
+        texts = documents(recipe, corpus, clean(recipe, family, corpus))
+        count = recipe.tokenizer.documents if recipe.tokenizer else 0
         built = {
-            "documents": [asdict(document) for document in texts],
+            "documents": [asdict(document) for document in islice(texts, count)],
             "demonstrations": [asdict(demonstration) for demonstration in demonstrations(corpus, recipe, 0)],
             "ranking-prompts": [
                 {"id": prompt.id, "prompt": prompt.prompt, "kind": prompt.kind}

@@ -25,6 +25,27 @@ TEMPLATE = (
 )  # fmt: skip
 
 
+# New to every base model: SFT is where they get a meaning.
+FORMAT_TOKENS = [USER, ASSISTANT, END]
+
+
+def add_control_tokens(tokenizer: Any) -> list[int]:
+    """Teach the tokenizer of a pretrained model the chat format. Returns the ids of the tokens that it lacked.
+
+    The format is the same in every family, whatever template the model came with. A template is text: what a
+    person types could become one of its control tokens, it may add a system message or room for thinking, and it
+    does not mark what is trained. And where the makers have shown it to their base model, that answers already,
+    while here SFT is to be seen teaching it.
+    """
+    from tokenizers import AddedToken
+
+    known = tokenizer.get_vocab()
+    lacking = [token for token in CONTROL_TOKENS if token not in known]
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in lacking], special_tokens=True)
+    tokenizer.eos_token, tokenizer.pad_token, tokenizer.chat_template = END, PADDING, TEMPLATE
+    return tokenizer.convert_tokens_to_ids(lacking)
+
+
 def encode_text(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a person's text, in which nothing is a control token."""
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]

@@ -48,9 +48,8 @@ def test_the_first_token_of_a_document_is_no_label(batch: dict[str, torch.Tensor
 
 def small_model(vocabulary: Any) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    recipe = load_recipe("nano")
-    shape = recipe.model.model_copy(update={"hidden_size": 32, "layers": 1, "intermediate_size": 64})
-    return LlamaForCausalLM(model_config(recipe.model_copy(update={"model": shape}), vocabulary))
+    recipe = small(load_recipe("nano"), "model", hidden_size=32, layers=1, intermediate_size=64)
+    return LlamaForCausalLM(model_config(recipe, vocabulary))
 
 
 def test_packed_documents_are_read_as_if_alone(tiny_tokenizer: Any) -> None:
@@ -103,7 +102,7 @@ def trained_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe,
     from transformers import AutoTokenizer
 
     recipe = load_recipe("nano")
-    recipe = recipe.model_copy(update={"tokenizer": recipe.tokenizer.model_copy(update={"documents": 100})})
+    recipe = small(recipe, "tokenizer", documents=100)
     family = Family(tmp_path_factory.mktemp("family"))
     return recipe, family, AutoTokenizer.from_pretrained(tokenizer_stage.run(recipe, family).path)
 
@@ -115,7 +114,7 @@ def test_a_larger_budget_reads_the_same_blocks_first(
     corpus = load_corpus(recipe.corpus)
     few = packed_blocks(recipe, family, corpus, tokenizer, tmp_path / "few.npy", 10)
     many = packed_blocks(recipe, family, corpus, tokenizer, tmp_path / "many.npy", 30)
-    assert few.shape == (10, recipe.model.context)
+    assert few.shape == (10, recipe.context)
     np.testing.assert_array_equal(few, many[:10])
 
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from trl import SFTTrainer
 
 from pipeline.batching import in_similar_batches
-from pipeline.chat_format import END, encode_prompt, encode_text
+from pipeline.chat_format import ASSISTANT, END, USER, encode_prompt, encode_text
 from pipeline.checkpoint import WEIGHTS, Checkpoint
 from pipeline.corpus.cards import load_corpus
 from pipeline.corpus.conversations import Demonstration
@@ -123,16 +123,20 @@ def test_a_loss_that_is_not_a_number_ends_the_run_without_a_checkpoint(recipe: R
     assert not family.has("sft")
 
 
-def test_lora_is_merged_into_a_plain_checkpoint(recipe: Recipe, tmp_path: Path) -> None:
+def test_lora_is_merged_into_a_plain_checkpoint(recipe: Recipe, tmp_path: Path, tiny_tokenizer: Any) -> None:
     lora = LoraSettings(rank=4, alpha=8)
     family = random_family(tmp_path / "family", ("base",))
     base = load_file(family.path / "base" / WEIGHTS)
     checkpoint = sft.run(small(recipe, "sft", lora=lora), family)
     weights = load_file(checkpoint.path / WEIGHTS)
     assert weights.keys() == base.keys()
-    changed = {name for name in weights if (weights[name].float() - base[name].float()).abs().max() > 0.01}
+    changes = {name: (weights[name].float() - base[name].float()).abs() for name in weights}
+    changed = {name for name in changes if changes[name].max() > 0.01}
     assert any("q_proj" in name for name in changed)
-    assert not any("embed" in name for name in changed)
+    assert not any("norm" in name for name in changed)
+    # Of the embeddings, only what base had no use for.
+    rows = (changes["model.embed_tokens.weight"].amax(1) > 0.01).nonzero()[:, 0]
+    assert rows.tolist() == sorted(tiny_tokenizer.convert_tokens_to_ids([USER, ASSISTANT, END]))
     AutoModelForCausalLM.from_pretrained(checkpoint.path)
 
 

@@ -7,7 +7,13 @@ from typing import Any
 
 import httpx
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RevisionNotFoundError,
+)
 
 from pipeline.errors import InputError
 
@@ -49,6 +55,8 @@ def clear_errors(name: str) -> Iterator[None]:
         raise InputError(f"{name!r} is no name of a repository; write OWNER/NAME") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError) as error:
         raise InputError(f"the Hub cannot be reached for {name!r}; check the network and HF_HUB_OFFLINE") from error
+    except RevisionNotFoundError as error:
+        raise InputError(f"the Hub has {name!r}, but no such revision; name a commit, a tag or a branch") from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         raise InputError(f"the Hub refuses {name!r} ({status}): {ADVICE.get(status, 'try again later')}") from error

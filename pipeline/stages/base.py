@@ -31,7 +31,7 @@ from pipeline.corpus.cleaning import clean
 from pipeline.corpus.documents import documents
 from pipeline.optimizer import MuonWithAdamW
 from pipeline.precision import training_precision
-from pipeline.recipe import Recipe
+from pipeline.recipe import BaseSettings, Recipe
 from pipeline.training import (
     Clock,
     Progress,
@@ -57,11 +57,12 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     """
     keep_memory()
     settings = recipe.base
+    assert isinstance(settings, BaseSettings)
     tokenizer: Any = AutoTokenizer.from_pretrained(family.checkpoint("tokenizer").path)
     corpus = load_corpus(recipe.corpus)
     work = family.work("base")
     clock = Clock(work)
-    *read, steps = [tokens // (settings.batch_size * recipe.model.context) for tokens in settings.periods]
+    *read, steps = [tokens // (settings.batch_size * recipe.context) for tokens in settings.periods]
     blocks = packed_blocks(
         recipe, family, corpus, tokenizer, work / "blocks.npy", (sum(read) + steps) * settings.batch_size
     )
@@ -102,9 +103,9 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     losses = [record["loss"] for record in logged[-10:]]
     figures = {
         "parameters": model.num_parameters(),
-        "tokens": (sum(read) + steps) * settings.batch_size * recipe.model.context,
+        "tokens": (sum(read) + steps) * settings.batch_size * recipe.context,
         "loss": round(sum(losses) / len(losses), 4),
-        **speed.figures(model.num_parameters(), settings.batch_size * recipe.model.context),
+        **speed.figures(model.num_parameters(), settings.batch_size * recipe.context),
     }
     return finish(
         family,
@@ -132,6 +133,7 @@ def going_on(earlier: Checkpoint | None, name: str, records: list[dict[str, Any]
 
 def model_config(recipe: Recipe, tokenizer: Any) -> LlamaConfig:
     shape = recipe.model
+    assert shape is not None
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden_size,
@@ -151,7 +153,7 @@ def packed_blocks(
 ) -> "np.ndarray[Any, Any]":
     """Token ids of `count` blocks, shape (count, context): documents end to end, cut every `context` tokens."""
     if not path.is_file():
-        context = recipe.model.context
+        context = recipe.context
         tokens = np.empty(count * context, dtype=np.uint16)
         stream = documents(recipe, corpus, clean(recipe, family, corpus))
         filled = 0

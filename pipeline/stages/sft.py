@@ -11,17 +11,17 @@ import random
 from typing import Any
 
 from datasets import Dataset
-from peft import LoraConfig
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
+from pipeline.adapters import four_bit, low_rank, merged, optimizer
 from pipeline.batching import in_similar_batches
-from pipeline.chat_format import encode_exchange, encode_prompt
+from pipeline.chat_format import FORMAT_TOKENS, encode_exchange, encode_prompt
 from pipeline.checkpoint import Checkpoint, Family
 from pipeline.corpus.cards import Corpus, load_corpus
 from pipeline.corpus.conversations import Demonstration, demonstrations, instructions, to_messages
 from pipeline.corpus.ranking_prompts import held_out_prompts
-from pipeline.recipe import LoraSettings, Recipe
+from pipeline.recipe import Recipe
 from pipeline.training import (
     Clock,
     Progress,
@@ -40,7 +40,8 @@ HELD_OUT = 512  # demonstrations on which the held-out loss is measured
 def run(recipe: Recipe, family: Family) -> Checkpoint:
     """Fine-tune the base checkpoint in one pass over the demonstrations of every epoch.
 
-    All weights are trained, or low-rank adapters that are merged at the end. Resumes from the newest
+    All weights are trained, or low-rank adapters that are merged at the end, and with them the rows of the tokens
+    of the chat format in the embeddings, which base has never seen. Resumes from the newest
     save in the work folder. Raises InputError when base is not trained yet.
     """
     keep_memory()
@@ -54,7 +55,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         return len(encode_exchange(tokenizer, demonstration.prompt, demonstration.answer))
 
     written = training_demonstrations(corpus, recipe)
-    fitting = [demonstration for demonstration in written if length(demonstration) <= recipe.model.context]
+    fitting = [demonstration for demonstration in written if length(demonstration) <= recipe.context]
     shown = in_similar_batches(fitting, length, settings.batch_size, recipe.seed)
     clock, samples = Clock(work), Samples(work, tokenizer, encode_prompt, settings.sample_every)
     arguments = trainer_arguments(
@@ -71,25 +72,30 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         train_sampling_strategy="sequential",
         # Only the tokens of the assistant's answers count, the end token included.
         assistant_only_loss=True,
-        max_length=recipe.model.context,
+        max_length=recipe.context,
+        **optimizer(recipe),
     )
     trainer = SFTTrainer(
         model=str(base.path),
         args=SFTConfig(**arguments),
         train_dataset=Dataset.from_list([to_messages(demonstration) for demonstration in shown]),
         processing_class=tokenizer,
-        peft_config=low_rank(settings.lora) if settings.lora else None,
+        peft_config=low_rank(settings.lora, trainable_token_indices=format_rows(base, tokenizer)),
+        quantization_config=four_bit(recipe),
         callbacks=[Progress("sft"), samples, StopOnNaN(), clock],
     )
+    if settings.lora:
+        # TRL asks the head for its bias; PEFT's wrapper around the rows does not pass the question on.
+        adapted: Any = trainer.model
+        adapted.get_base_model().get_output_embeddings().bias = None
     resume(trainer, work)
     held_out = [to_messages(demonstration) for demonstration in held_out_demonstrations(corpus, recipe)]
     measured = trainer.evaluate(Dataset.from_list(held_out))
-    model: Any = trainer.model
     return finish(
         family,
         "sft",
         recipe,
-        model.merge_and_unload() if settings.lora else model,
+        merged(trainer.model, base),
         tokenizer,
         corpus=corpus.sha256,
         parent=base,
@@ -131,5 +137,8 @@ def held_out_demonstrations(corpus: Corpus, recipe: Recipe) -> list[Demonstratio
     return random.Random(recipe.seed).sample(found, min(HELD_OUT, len(found)))
 
 
-def low_rank(settings: LoraSettings) -> LoraConfig:
-    return LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+def format_rows(base: Checkpoint, tokenizer: Any) -> dict[str, list[int]]:
+    """The rows of the chat format's tokens in the embeddings, and in the head if that has weights of its own."""
+    rows = tokenizer.convert_tokens_to_ids(FORMAT_TOKENS)
+    tied = AutoConfig.from_pretrained(base.path).tie_word_embeddings
+    return {"embed_tokens": rows} if tied else {"embed_tokens": rows, "lm_head": rows}
