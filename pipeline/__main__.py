@@ -183,7 +183,8 @@ def authored_only(recipe: Recipe) -> Recipe:
     """The same recipe without its real text."""
     corpus = recipe.corpus.model_copy(update={"sources": []})
     sft = recipe.sft.model_copy(update={"instructions": []})
-    return recipe.model_copy(update={"corpus": corpus, "sft": sft})
+    ranking = recipe.ranking.model_copy(update={"preferences": []})
+    return recipe.model_copy(update={"corpus": corpus, "sft": sft, "ranking": ranking})
 
 
 def opened(options: argparse.Namespace) -> Family:

@@ -6,6 +6,8 @@ A person's text is always encoded as plain text: typing `<|assistant|>` gives th
 never the control token.
 """
 
+from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 END_OF_DOCUMENT = "<|endoftext|>"
@@ -51,10 +53,14 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
-    """Token ids of a prompt in the chat format, up to where the assistant's answer begins."""
+def encode_prompt(tokenizer: Any, prompt: str, earlier: Sequence[str] = ()) -> list[int]:
+    """Token ids of a prompt in the chat format, up to where the assistant's answer begins.
+
+    `earlier` is what the user and the assistant have said before it, in turn.
+    """
     user, end, assistant = tokenizer.convert_tokens_to_ids([USER, END, ASSISTANT])
-    return [user, *encode_text(tokenizer, prompt), end, assistant]
+    turns = zip(cycle((user, assistant)), (*earlier, prompt), strict=False)
+    return [token for speaker, text in turns for token in (speaker, *encode_text(tokenizer, text), end)] + [assistant]
 
 
 def encode_answer(tokenizer: Any, answer: str, finished: bool = True) -> list[int]:
@@ -63,9 +69,11 @@ def encode_answer(tokenizer: Any, answer: str, finished: bool = True) -> list[in
     return encode_text(tokenizer, answer) + end
 
 
-def encode_exchange(tokenizer: Any, prompt: str, answer: str, finished: bool = True) -> list[int]:
+def encode_exchange(
+    tokenizer: Any, prompt: str, answer: str, finished: bool = True, earlier: Sequence[str] = ()
+) -> list[int]:
     """Token ids of a prompt with an answer: what the reward model reads."""
-    return encode_prompt(tokenizer, prompt) + encode_answer(tokenizer, answer, finished)
+    return encode_prompt(tokenizer, prompt, earlier) + encode_answer(tokenizer, answer, finished)
 
 
 def stop_tokens(tokenizer: Any) -> list[int]:

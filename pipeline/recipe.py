@@ -47,16 +47,11 @@ def left_out() -> Any:
 
 
 class Source(Section):
-    """Real text for the base stage: a local file or folder, or a dataset on the Hub.
-
-    `kind` says how a row becomes documents: `prose` (text, title), `quiz` (question, answer, choices),
-    `dialogue` (turns), `instructions` (instruction, context, response).
-    """
+    """Rows of real text: a local file or folder, or a dataset on the Hub. `kind` is the form of a row."""
 
     name: str
-    kind: Literal["prose", "quiz", "dialogue", "instructions"]
+    kind: str
     licence: str
-    share: float = Field(gt=0, lt=1, description="share of the base stage's documents")
     path: str | None = Field(None, description="Parquet or JSON Lines, relative to the repository")
     dataset: str | None = Field(None, description="dataset id on the Hub")
     config: str | None = None
@@ -73,6 +68,32 @@ class Source(Section):
         return self
 
 
+class DocumentSource(Source):
+    """Text for the base stage.
+
+    The columns of a kind: `prose` (text, title), `quiz` (question, answer, choices), `dialogue` (turns),
+    `instructions` (instruction, context, response).
+    """
+
+    kind: Literal["prose", "quiz", "dialogue", "instructions"]
+    share: float = Field(gt=0, lt=1, description="share of the base stage's documents")
+
+
+class ConversationSource(Source):
+    """Conversations for SFT: `instructions` (instruction, context, response) or `messages` (messages)."""
+
+    kind: Literal["instructions", "messages"]
+
+
+class PreferenceSource(Source):
+    """Two answers of which people preferred one (chosen, rejected), each with all that was said before it.
+
+    `transcripts` are one text each, `messages` a list.
+    """
+
+    kind: Literal["transcripts", "messages"]
+
+
 class CorpusSettings(Section):
     """Where the text comes from, and what is held out of training."""
 
@@ -80,7 +101,7 @@ class CorpusSettings(Section):
     domains: list[str] | None = Field(None, description="only the cards of these domains; null for all")
     held_out_cards: float = Field(ge=0, lt=1, description="share of cards whose questions are never trained on")
     held_out_wordings: float = Field(ge=0, lt=1, description="share of each question's prompts never trained on")
-    sources: list[Source] = []
+    sources: list[DocumentSource] = []
 
     @model_validator(mode="after")
     def authored_text_remains(self) -> "CorpusSettings":
@@ -179,7 +200,7 @@ class DemonstrationShares(Section):
 
 class SftSettings(Section):
     demonstrations: DemonstrationShares
-    instructions: list[Source] = Field([], description="plain instructions from real sets")
+    instructions: list[ConversationSource] = Field([], description="plain conversations from real sets")
     prompts_per_question: int = Field(gt=0, description="wordings of one question used in one epoch")
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
@@ -198,6 +219,9 @@ class RankingSettings(Section):
     noise: float = Field(ge=0, description="standard deviation added to the annotator's grade (0 to 1)")
     batch_size: int = Field(gt=0)
     held_out: float = Field(gt=0, lt=1, description="share of rankings kept to test the reward model")
+    preferences: list[PreferenceSource] = Field(
+        [], exclude_if=lambda sources: not sources, description="what people preferred in real sets, ranked as well"
+    )
 
 
 class RewardSettings(Section):
@@ -309,7 +333,7 @@ class Recipe(Section):
     @property
     def sources(self) -> list[Source]:
         """All real text that the recipe names."""
-        return [*self.corpus.sources, *self.sft.instructions]
+        return [*self.corpus.sources, *self.sft.instructions, *self.ranking.preferences]
 
     @property
     def repositories(self) -> list[tuple[str, str, str]]:

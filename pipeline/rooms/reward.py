@@ -67,7 +67,7 @@ def retrain(family: Family, labels: Sequence[Label], room: Family, report: Repor
             "room": accuracy(model, tokenizer, room_test, recipe.seed),
             "original": accuracy(model, tokenizer, original_test, recipe.seed),
             "offset": mean_of_sft(judged(model, tokenizer, rehearsed[:ORIGINAL_TEST])),
-            "rewards": scores(model, [encode_ranked(tokenizer, each["prompt"], each) for each in fixed]),
+            "rewards": scores(model, [encode_ranked(tokenizer, each, each) for each in fixed]),
         }
 
     before = measured()

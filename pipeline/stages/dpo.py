@@ -116,7 +116,7 @@ def token_pairs(rankings: list[Ranking], split: str, tokenizer: Any, seed: int) 
     """Pairs of the rankings of a split as token ids: of each ranking those furthest apart, at most MOST_PAIRS."""
     return [
         {
-            "prompt_ids": encode_prompt(tokenizer, ranking["prompt"]),
+            "prompt_ids": encode_prompt(tokenizer, ranking["prompt"], ranking.get("earlier", ())),
             "chosen_ids": encode_answer(tokenizer, better["text"], better["stopped"]),
             "rejected_ids": encode_answer(tokenizer, worse["text"], worse["stopped"]),
         }

@@ -141,8 +141,8 @@ def training_pairs(rankings: list[Ranking], tokenizer: Any, epochs: int, seed: i
     """Every epoch's pairs as token ids, each epoch in an order of its own; at most MOST_PAIRS of a ranking."""
     encoded = [
         {
-            "chosen_ids": encode_ranked(tokenizer, ranking["prompt"], better),
-            "rejected_ids": encode_ranked(tokenizer, ranking["prompt"], worse),
+            "chosen_ids": encode_ranked(tokenizer, ranking, better),
+            "rejected_ids": encode_ranked(tokenizer, ranking, worse),
         }
         for ranking in rankings
         for better, worse in pairs(ranking, seed)[:MOST_PAIRS]
@@ -171,9 +171,7 @@ def scores(model: Any, sequences: list[list[int]], batch_size: int = 64) -> list
 
 def judged(model: Any, tokenizer: Any, rankings: list[Ranking], offset: float = 0.0) -> list[Ranking]:
     """The rankings with the `reward` (less the offset) and the `length` in tokens of every answer."""
-    sequences = [
-        encode_ranked(tokenizer, ranking["prompt"], answer) for ranking in rankings for answer in ranking["answers"]
-    ]
+    sequences = [encode_ranked(tokenizer, ranking, answer) for ranking in rankings for answer in ranking["answers"]]
     notes = iter(
         [
             {"reward": reward - offset, "length": len(sequence)}
@@ -187,7 +185,7 @@ def judged_samples(model: Any, tokenizer: Any, sft: Checkpoint, offset: float) -
     """The SFT model's last answers to the fixed prompts, with their rewards."""
     records = sft.lines("samples.jsonl")
     last = [record for record in records if record["step"] == records[-1]["step"]]
-    rewards = scores(model, [encode_ranked(tokenizer, record["prompt"], record) for record in last])
+    rewards = scores(model, [encode_ranked(tokenizer, record, record) for record in last])
     return [record | {"reward": reward - offset} for record, reward in zip(last, rewards, strict=True)]
 
 

@@ -52,7 +52,8 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     tokenizer = AutoTokenizer.from_pretrained(base.path)
 
     def length(demonstration: Demonstration) -> int:
-        return len(encode_exchange(tokenizer, demonstration.prompt, demonstration.answer))
+        prompt, answer, earlier = demonstration.prompt, demonstration.answer, demonstration.earlier
+        return len(encode_exchange(tokenizer, prompt, answer, earlier=earlier))
 
     written = training_demonstrations(corpus, recipe)
     fitting = [demonstration for demonstration in written if length(demonstration) <= recipe.context]
