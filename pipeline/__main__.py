@@ -16,7 +16,7 @@ from pipeline.corpus.cards import load_corpus
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
 from pipeline.recipe import REPOSITORY, Recipe, load_recipe
-from pipeline.run import PURPOSE, run_all, run_stage, sole_run
+from pipeline.run import PURPOSE, run_all, run_stage, sole_run, stages_until
 
 # What a failed write is called. Libraries wrap the system's error in their own kinds and keep its text; torch
 # says only where in the file it failed.
@@ -92,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("run", parents=[training], help="train every stage; goes on where it stopped")
     command.add_argument("--until", choices=STAGES, metavar="STAGE", help=f"last stage: {', '.join(STAGES)}")
+    command.add_argument("--dry-run", action="store_true", help="say what it would download and take, and stop")
     command.set_defaults(run=run)
     for stage in STAGES:
         command = commands.add_parser(stage, parents=[training], help=f"this stage alone: {PURPOSE[stage]}")
@@ -258,6 +259,12 @@ def build_corpus(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     recipe, family = chosen(options)
+    if options.dry_run:
+        from pipeline.plan import plan
+
+        for line in plan(recipe, stages_until(recipe, options.until)):
+            print(line)
+        return
     run_all(recipe, family, options.until)
 
 

@@ -32,8 +32,7 @@ def run_all(recipe: Recipe, family: Family, until: str | None = None) -> None:
 
     Raises InputError when the family was trained with another recipe or corpus, or is being trained now.
     """
-    last = STAGES.index(until) if until else len(STAGES)
-    stages = [stage for stage in stages_of(recipe) if STAGES.index(stage) <= last]
+    stages = stages_until(recipe, until)
     corpus = load_corpus(recipe.corpus).sha256
     with sole_run(family):
         finished = [stage for stage in stages if is_finished(stage, recipe, corpus, family)]
@@ -49,6 +48,12 @@ def run_all(recipe: Recipe, family: Family, until: str | None = None) -> None:
 def stages_of(recipe: Recipe) -> list[str]:
     """The stages that a recipe trains, in order: a pretrained base has its tokenizer already."""
     return [stage for stage in STAGES if stage != "tokenizer" or recipe.tokenizer]
+
+
+def stages_until(recipe: Recipe, until: str | None) -> list[str]:
+    """Those up to and including `until`; all without it."""
+    last = STAGES.index(until) if until else len(STAGES)
+    return [stage for stage in stages_of(recipe) if STAGES.index(stage) <= last]
 
 
 def run_stage(stage: str, recipe: Recipe, family: Family) -> None:

@@ -30,7 +30,7 @@ from pipeline.corpus.cards import Corpus, load_corpus
 from pipeline.corpus.cleaning import clean
 from pipeline.corpus.documents import documents
 from pipeline.optimizer import MuonWithAdamW
-from pipeline.precision import training_precision
+from pipeline.precision import matrix_rate
 from pipeline.recipe import BaseSettings, Recipe
 from pipeline.training import (
     Clock,
@@ -219,8 +219,6 @@ class Speed(TrainerCallback):
     save, so that other work on the machine slows both.
     """
 
-    SIZE = 2048
-
     def __init__(self) -> None:
         self.step_seconds: list[float] = []
         self.matrix_rates: list[float] = []
@@ -233,21 +231,7 @@ class Speed(TrainerCallback):
         self.step_seconds.append(time.perf_counter() - self.start)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.matrix_rates.append(self.matrix_rate(args.device))
-
-    def matrix_rate(self, device: torch.device) -> float:
-        """Floating-point operations per second of one matrix product."""
-        left = torch.randn(self.SIZE, self.SIZE, dtype=training_precision(), device=device)
-        repeats = 5
-        for timed in (False, True):
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            for _ in range(repeats if timed else 1):
-                left @ left
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-        return repeats * 2 * self.SIZE**3 / (time.perf_counter() - start)
+        self.matrix_rates.append(matrix_rate(args.device))
 
     def figures(self, parameters: int, tokens_a_step: int) -> dict[str, float]:
         """Medians over the run: tokens per second, GFLOP/s (6 x parameters x tokens), share of the matrix rate."""

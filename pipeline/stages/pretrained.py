@@ -62,10 +62,10 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     )
 
 
-def download(settings: PretrainedSettings, files: tuple[str, ...] = FILES) -> Path:
+def download(settings: PretrainedSettings) -> Path:
     """The model's folder in the cache of the Hub's client; its name is the commit. What is there is used again."""
     with clear_errors(settings.pretrained):
-        return Path(snapshot_download(settings.pretrained, revision=settings.revision, allow_patterns=list(files)))
+        return Path(snapshot_download(settings.pretrained, revision=settings.revision, allow_patterns=list(FILES)))
 
 
 def load(settings: PretrainedSettings, folder: Path) -> tuple[Any, Any]:
