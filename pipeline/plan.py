@@ -11,8 +11,8 @@ from pipeline.corpus.conversations import demonstrations
 from pipeline.corpus.ranking_prompts import ranking_prompts
 from pipeline.errors import InputError
 from pipeline.precision import matrix_rate
-from pipeline.recipe import BaseSettings, LoraSettings, PretrainedSettings, Recipe
 from pipeline.publish.hub import clear_errors
+from pipeline.recipe import BaseSettings, LoraSettings, PretrainedSettings, Recipe
 from pipeline.stages import dpo, reward
 
 CHARACTERS = 4  # of English in a token of a large vocabulary; small ones have nearer 3
@@ -177,7 +177,8 @@ def adapter_parameters(recipe: Recipe, lora: LoraSettings) -> int:
     """Parameters of an adapter on the model."""
     from peft import get_peft_model
 
-    adapted: Any = get_peft_model(empty_model(recipe), low_rank(lora), low_cpu_mem_usage=True)
+    config: Any = low_rank(lora)
+    adapted: Any = get_peft_model(empty_model(recipe), config, low_cpu_mem_usage=True)
     trained, _ = adapted.get_nb_trainable_parameters()
     return int(trained)
 
