@@ -18,7 +18,7 @@ from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
 from pipeline.published import PublishedFamily, find_family, trained
 from pipeline.recipe import REPOSITORY, Recipe, load_recipe
-from pipeline.run import PURPOSE, run_all, run_stage, sole_run
+from pipeline.run import PURPOSE, run_all, run_stage, sole_run, stages_until
 
 # What a failed write is called. Libraries wrap the system's error in their own kinds and keep its text; torch
 # says only where in the file it failed.
@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("run", parents=[training], help="train every stage; goes on where it stopped")
     command.add_argument("--until", choices=STAGES, metavar="STAGE", help=f"last stage: {', '.join(STAGES)}")
+    command.add_argument("--dry-run", action="store_true", help="say what it would download and take, and stop")
     command.set_defaults(run=run)
     for stage in STAGES:
         command = commands.add_parser(stage, parents=[training], help=f"this stage alone: {PURPOSE[stage]}")
@@ -183,7 +184,7 @@ def chosen(options: argparse.Namespace) -> tuple[Recipe, Family]:
     recipe = load_recipe(options.recipe)
     if options.authored_only:
         recipe = authored_only(recipe)
-    if all(source.dataset is None for source in recipe.corpus.sources + recipe.sft.instructions):
+    if not recipe.repositories:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     return recipe, Family(options.out or Path("checkpoints") / recipe.name)
 
@@ -192,7 +193,8 @@ def authored_only(recipe: Recipe) -> Recipe:
     """The same recipe without its real text."""
     corpus = recipe.corpus.model_copy(update={"sources": []})
     sft = recipe.sft.model_copy(update={"instructions": []})
-    return recipe.model_copy(update={"corpus": corpus, "sft": sft})
+    ranking = recipe.ranking.model_copy(update={"preferences": []})
+    return recipe.model_copy(update={"corpus": corpus, "sft": sft, "ranking": ranking})
 
 
 def opened(options: argparse.Namespace) -> Family | PublishedFamily:
@@ -246,9 +248,10 @@ def build_corpus(options: argparse.Namespace) -> None:
     corpus = load_corpus(recipe.corpus)
     folder = family.work("corpus")
     with sole_run(family):
-        texts = islice(documents(recipe, corpus, clean(recipe, family, corpus)), recipe.tokenizer.documents)
+        texts = documents(recipe, corpus, clean(recipe, family, corpus))
+        count = recipe.tokenizer.documents if recipe.tokenizer else 0
         built = {
-            "documents": [asdict(document) for document in texts],
+            "documents": [asdict(document) for document in islice(texts, count)],
             "demonstrations": [asdict(demonstration) for demonstration in demonstrations(corpus, recipe, 0)],
             "ranking-prompts": [
                 {"id": prompt.id, "prompt": prompt.prompt, "kind": prompt.kind}
@@ -262,6 +265,12 @@ def build_corpus(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     recipe, family = chosen(options)
+    if options.dry_run:
+        from pipeline.plan import plan
+
+        for line in plan(recipe, stages_until(recipe, options.until)):
+            print(line)
+        return
     run_all(recipe, family, options.until)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.recipe import Recipe
+from pipeline.recipe import PretrainedSettings, Recipe
 
 WHAT_IT_IS = {
     "base": "pre-trained on text: it predicts the next word, continues what it is given, and does not answer",
@@ -17,8 +17,7 @@ WRONG_ON_PURPOSE = "Some answers are wrong, rude or careless on purpose: they ar
 
 def model_card(stage: str, recipe: Recipe, model: Any, figures: dict[str, Any]) -> str:
     """Markdown with the metadata that the Hub reads."""
-    sources = recipe.corpus.sources + recipe.sft.instructions
-    licences = [f"- {source.name}: {source.licence}" for source in sources]
+    licences = [f"- {source.name}: {source.licence}" for source in recipe.sources]
     numbers = [f"- {name}: {value}" for name, value in figures.items() if isinstance(value, int | float | str)]
     return "\n".join(
         [
@@ -31,7 +30,7 @@ def model_card(stage: str, recipe: Recipe, model: Any, figures: dict[str, Any]) 
             f"# {recipe.name}: {stage}",
             "",
             f"One stage of a small teaching chatbot, {WHAT_IT_IS[stage]}.",
-            f"It has {model.num_parameters():,} parameters and was trained from scratch.",
+            f"It has {model.num_parameters():,} parameters and was trained {origin(recipe)}.",
             "It is a research model: its answers can be wrong or unpleasant and are not advice.",
             "",
             "## Trained on",
@@ -43,3 +42,11 @@ def model_card(stage: str, recipe: Recipe, model: Any, figures: dict[str, Any]) 
             "",
         ]
     )
+
+
+def origin(recipe: Recipe) -> str:
+    """Where training began."""
+    if not isinstance(recipe.base, PretrainedSettings):
+        return "from scratch"
+    name, revision = recipe.base.pretrained, recipe.base.revision
+    return f"from [{name}](https://huggingface.co/{name}/tree/{revision}), whose licence applies"

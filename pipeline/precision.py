@@ -1,6 +1,10 @@
-"""In which number format this machine trains."""
+"""In which number format this machine trains, and how fast it multiplies in it."""
+
+import time
 
 import torch
+
+SIZE = 2048  # rows and columns of the matrices that are timed
 
 
 def training_precision() -> torch.dtype:
@@ -14,3 +18,19 @@ def training_precision() -> torch.dtype:
     else:
         fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
+
+
+def matrix_rate(device: torch.device | None = None) -> float:
+    """Floating-point operations per second of one matrix product, on the GPU if there is one and no other is named."""
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    left = torch.randn(SIZE, SIZE, dtype=training_precision(), device=device)
+    repeats = 5
+    for timed in (False, True):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(repeats if timed else 1):
+            left @ left
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    return repeats * 2 * SIZE**3 / (time.perf_counter() - start)

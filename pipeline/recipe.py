@@ -41,17 +41,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Source(Section):
-    """Real text for the base stage: a local file or folder, or a dataset on the Hub.
+def left_out() -> Any:
+    """A key that may be missing, and then counts for no digest: recipes from before it keep theirs."""
+    return Field(None, exclude_if=lambda value: value is None)
 
-    `kind` says how a row becomes documents: `prose` (text, title), `quiz` (question, answer, choices),
-    `dialogue` (turns), `instructions` (instruction, context, response).
-    """
+
+class Source(Section):
+    """Rows of real text: a local file or folder, or a dataset on the Hub. `kind` is the form of a row."""
 
     name: str
-    kind: Literal["prose", "quiz", "dialogue", "instructions"]
+    kind: str
     licence: str
-    share: float = Field(gt=0, lt=1, description="share of the base stage's documents")
     path: str | None = Field(None, description="Parquet or JSON Lines, relative to the repository")
     dataset: str | None = Field(None, description="dataset id on the Hub")
     config: str | None = None
@@ -68,6 +68,32 @@ class Source(Section):
         return self
 
 
+class DocumentSource(Source):
+    """Text for the base stage.
+
+    The columns of a kind: `prose` (text, title), `quiz` (question, answer, choices), `dialogue` (turns),
+    `instructions` (instruction, context, response).
+    """
+
+    kind: Literal["prose", "quiz", "dialogue", "instructions"]
+    share: float = Field(gt=0, lt=1, description="share of the base stage's documents")
+
+
+class ConversationSource(Source):
+    """Conversations for SFT: `instructions` (instruction, context, response) or `messages` (messages)."""
+
+    kind: Literal["instructions", "messages"]
+
+
+class PreferenceSource(Source):
+    """Two answers of which people preferred one (chosen, rejected), each with all that was said before it.
+
+    `transcripts` are one text each, `messages` a list.
+    """
+
+    kind: Literal["transcripts", "messages"]
+
+
 class CorpusSettings(Section):
     """Where the text comes from, and what is held out of training."""
 
@@ -75,7 +101,7 @@ class CorpusSettings(Section):
     domains: list[str] | None = Field(None, description="only the cards of these domains; null for all")
     held_out_cards: float = Field(ge=0, lt=1, description="share of cards whose questions are never trained on")
     held_out_wordings: float = Field(ge=0, lt=1, description="share of each question's prompts never trained on")
-    sources: list[Source] = []
+    sources: list[DocumentSource] = []
 
     @model_validator(mode="after")
     def authored_text_remains(self) -> "CorpusSettings":
@@ -113,6 +139,8 @@ class LoraSettings(Section):
 
 
 class BaseSettings(Section):
+    """A base that is trained here, from random numbers."""
+
     tokens: int | list[int] = Field(description="training budget in tokens, or one for each period")
     batch_size: int = Field(gt=0, description="blocks of `context` tokens a step")
     muon_learning_rate: float = Field(gt=0)
@@ -136,6 +164,15 @@ class BaseSettings(Section):
     def periods(self) -> list[int]:
         """The budget of each period, in tokens."""
         return self.tokens if isinstance(self.tokens, list) else [self.tokens]
+
+
+class PretrainedSettings(Section):
+    """A base that others have trained, with the tokenizer that it was trained with."""
+
+    pretrained: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", description="OWNER/NAME on the Hub")
+    revision: str = Field(min_length=1, description="commit or tag")
+    context: int = Field(512, ge=64, description="tokens of the longest conversation that is trained on")
+    four_bit: bool = Field(False, description="adapters are trained on weights that are rounded to 4 bits")
 
 
 class Shares(Section):
@@ -163,7 +200,7 @@ class DemonstrationShares(Section):
 
 class SftSettings(Section):
     demonstrations: DemonstrationShares
-    instructions: list[Source] = Field([], description="plain instructions from real sets")
+    instructions: list[ConversationSource] = Field([], description="plain conversations from real sets")
     prompts_per_question: int = Field(gt=0, description="wordings of one question used in one epoch")
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
@@ -182,12 +219,16 @@ class RankingSettings(Section):
     noise: float = Field(ge=0, description="standard deviation added to the annotator's grade (0 to 1)")
     batch_size: int = Field(gt=0)
     held_out: float = Field(gt=0, lt=1, description="share of rankings kept to test the reward model")
+    preferences: list[PreferenceSource] = Field(
+        [], exclude_if=lambda sources: not sources, description="what people preferred in real sets, ranked as well"
+    )
 
 
 class RewardSettings(Section):
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
+    lora: LoraSettings | None = left_out()
     save_every: int = Field(gt=0)
 
 
@@ -214,6 +255,7 @@ class DpoSettings(Section):
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
+    lora: LoraSettings | None = left_out()
     beta: float = Field(gt=0)
     save_every: int = Field(gt=0)
 
@@ -250,9 +292,9 @@ class Recipe(Section):
     description: str
     seed: int
     corpus: CorpusSettings
-    tokenizer: TokenizerSettings
-    model: ModelSettings
-    base: BaseSettings
+    tokenizer: TokenizerSettings | None = left_out()
+    model: ModelSettings | None = left_out()
+    base: BaseSettings | PretrainedSettings
     sft: SftSettings
     ranking: RankingSettings
     reward: RewardSettings
@@ -260,8 +302,50 @@ class Recipe(Section):
     dpo: DpoSettings
     rooms: RoomSettings = RoomSettings()
 
+    @field_validator("base", mode="before")
+    @classmethod
+    def one_kind(cls, value: Any) -> BaseSettings | PretrainedSettings:
+        """The union alone would name the keys of both kinds in its complaint about one."""
+        if isinstance(value, dict) and "pretrained" in value:
+            return PretrainedSettings.model_validate(value)
+        return BaseSettings.model_validate(value)
+
+    @model_validator(mode="after")
+    def sections_suit_the_base(self) -> "Recipe":
+        if isinstance(self.base, BaseSettings):
+            if self.tokenizer is None or self.model is None:
+                raise ValueError("a base that is trained here wants the sections 'tokenizer' and 'model'")
+            return self
+        if self.tokenizer or self.model or self.corpus.sources:
+            raise ValueError("a pretrained base leaves no use for 'tokenizer', 'model' and 'corpus.sources'")
+        if self.base.four_bit and not (self.sft.lora and self.reward.lora and self.dpo.lora):
+            raise ValueError("weights in 4 bits cannot be trained: 'sft', 'reward' and 'dpo' want a 'lora' each")
+        return self
+
+    @property
+    def context(self) -> int:
+        """Tokens of the longest text that is trained on."""
+        if isinstance(self.base, PretrainedSettings):
+            return self.base.context
+        assert self.model is not None
+        return self.model.context
+
+    @property
+    def sources(self) -> list[Source]:
+        """All real text that the recipe names."""
+        return [*self.corpus.sources, *self.sft.instructions, *self.ranking.preferences]
+
+    @property
+    def repositories(self) -> list[tuple[str, str, str]]:
+        """(kind, OWNER/NAME, revision) of all that comes from the Hub; the kind is `model` or `dataset`."""
+        found = {("dataset", source.dataset, source.revision or "") for source in self.sources if source.dataset}
+        if isinstance(self.base, PretrainedSettings):
+            found.add(("model", self.base.pretrained, self.base.revision))
+        return sorted(found, reverse=True)
+
     def until_period(self, count: int) -> "Recipe":
         """The same recipe with the first `count` periods of the base stage alone."""
+        assert isinstance(self.base, BaseSettings)
         base = BaseSettings(**self.base.model_dump() | {"tokens": self.base.periods[:count]})
         return self.model_copy(update={"base": base})
 

@@ -11,13 +11,14 @@ import yaml
 from pipeline.checkpoint import STAGES, Checkpoint, Family, write_whole
 from pipeline.corpus.cards import load_corpus
 from pipeline.errors import InputError
-from pipeline.recipe import Recipe
+from pipeline.recipe import PretrainedSettings, Recipe
 
 # What a family was trained from, in the family's folder: later commands need its splits.
 RECIPE = "recipe.yaml"
 PURPOSE = {
     "tokenizer": "learns a vocabulary from the documents",
     "base": "learns to predict the next word",
+    "pretrained": "has learned that elsewhere, and comes from the Hub",
     "sft": "learns to answer, from demonstrations",
     "ranking": "answers prompts several times over; the annotator ranks the answers",
     "reward": "learns which answers annotators prefer",
@@ -31,7 +32,7 @@ def run_all(recipe: Recipe, family: Family, until: str | None = None) -> None:
 
     Raises InputError when the family was trained with another recipe or corpus, or is being trained now.
     """
-    stages = STAGES[: STAGES.index(until) + 1] if until else STAGES
+    stages = stages_until(recipe, until)
     corpus = load_corpus(recipe.corpus).sha256
     with sole_run(family):
         finished = [stage for stage in stages if is_finished(stage, recipe, corpus, family)]
@@ -44,8 +45,21 @@ def run_all(recipe: Recipe, family: Family, until: str | None = None) -> None:
                 train(stage, recipe, corpus, family)
 
 
+def stages_of(recipe: Recipe) -> list[str]:
+    """The stages that a recipe trains, in order: a pretrained base has its tokenizer already."""
+    return [stage for stage in STAGES if stage != "tokenizer" or recipe.tokenizer]
+
+
+def stages_until(recipe: Recipe, until: str | None) -> list[str]:
+    """Those up to and including `until`; all without it."""
+    last = STAGES.index(until) if until else len(STAGES)
+    return [stage for stage in stages_of(recipe) if STAGES.index(stage) <= last]
+
+
 def run_stage(stage: str, recipe: Recipe, family: Family) -> None:
     """Train one stage, again if it is finished already. Raises InputError as `run_all` does."""
+    if stage not in stages_of(recipe):
+        raise InputError(f"the recipe {recipe.name!r} has no {stage} stage: its base is pretrained")
     corpus = load_corpus(recipe.corpus).sha256
     with sole_run(family):
         train(stage, recipe, corpus, family)
@@ -53,26 +67,34 @@ def run_stage(stage: str, recipe: Recipe, family: Family) -> None:
 
 def train(stage: str, recipe: Recipe, corpus: str, family: Family) -> None:
     """Run one stage and say what it does, how long it took and what came out."""
+    module = module_of(stage, recipe)
     for part in periods_to_train(recipe, corpus, family) if stage == "base" else [recipe]:
         begin(stage, part, corpus, family)
         write_whole(family.path / RECIPE, yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True))
-        print(f"{stage}: {PURPOSE[stage]}", flush=True)
-        checkpoint = importlib.import_module(f"pipeline.stages.{stage}").run(part, family)
+        print(f"{stage}: {PURPOSE[module]}", flush=True)
+        checkpoint = importlib.import_module(f"pipeline.stages.{module}").run(part, family)
         seconds = f"{checkpoint.record['seconds']:.0f} seconds"
         named = checkpoint.figures.items()
         figures = [f"{name} {value:.4g}" for name, value in named if isinstance(value, int | float)]
         print(f"{stage}: " + ", ".join([seconds, *figures]), flush=True)
 
 
+def module_of(stage: str, recipe: Recipe) -> str:
+    """The module in `pipeline/stages/` that makes a stage."""
+    return "pretrained" if stage == "base" and isinstance(recipe.base, PretrainedSettings) else stage
+
+
 def periods_to_train(recipe: Recipe, corpus: str, family: Family) -> list[Recipe]:
     """The recipe as it stands at each period of the base stage that the family's checkpoint lacks."""
+    if isinstance(recipe.base, PretrainedSettings):
+        return [recipe]
     first, last = finished_periods(recipe, corpus, family) + 1, len(recipe.base.periods)
     return [recipe.until_period(number) for number in range(first, last + 1)]
 
 
 def finished_periods(recipe: Recipe, corpus: str, family: Family) -> int:
     """How many periods, if not all, the family's base has behind it; 0 if it is of another recipe or corpus."""
-    if not family.has("base"):
+    if not family.has("base") or isinstance(recipe.base, PretrainedSettings):
         return 0
     record = family.checkpoint("base").record
     if record["corpus"]["sha256"] != corpus:

@@ -74,6 +74,10 @@ def trainer_arguments(
 def resume(trainer: Any, work: Path) -> None:
     """Run a trainer on from its newest save, with our progress bar in place of the logs that it prints."""
     trainer.remove_callback(PrinterCallback)
+    # Over 4-bit weights TRL rounds what is trained to bfloat16, which loses small steps, and needs autocast.
+    for weight in trainer.model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
     trainer.train(resume_from_checkpoint=last_save(work))
 
 

@@ -14,9 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_good"
 API = re.compile(
-    r"/api/(?:models|datasets|spaces)/([^/]+/[^/]+)/(preupload|commit|tree|revision|runtime|hardware|logs)(?:/[^/]+(?:/(.+))?)?"
+    r"/api/(?:models|datasets|spaces)/([^/]+/[^/]+)/(preupload|commit|tree|revision|runtime|hardware|logs)(?:/([^/]+)(?:/(.+))?)?"
 )
-FILE = re.compile(r"/(?:datasets/|spaces/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)")
+FILE = re.compile(r"/(?:datasets/|spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 
 @dataclass
@@ -26,6 +26,7 @@ class Repository:
     settings: dict[str, Any]
     files: dict[str, bytes] = field(default_factory=dict)
     commits: int = 0
+    tags: list[str] = field(default_factory=lambda: ["main"])
     runtime: list[str] = field(default_factory=lambda: ["BUILDING", "RUNNING"])
     log: list[str] = field(default_factory=list)
 
@@ -85,13 +86,17 @@ def running_hub() -> Iterator[Hub]:
             asked, wanted = API.fullmatch(path), FILE.fullmatch(path)
             name = (asked or wanted or [None, ""])[1]
             repository = hub.repositories.get(name or "")
+            of_files = asked and asked[2] in ("tree", "revision")
+            revision = unquote((wanted and wanted[2]) or (of_files and asked and asked[3]) or "main")
             private = repository is not None and repository.settings.get("visibility") == "private"
             if repository is None or (private and not self.known()):
                 self.answer(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
             elif repository.settings.get("gated") and not self.known():
                 self.answer(403, {"error": "Access is restricted"}, {"X-Error-Code": "GatedRepo"})
+            elif revision not in (*repository.tags, repository.sha):
+                self.answer(404, {"error": "Invalid rev id"}, {"X-Error-Code": "RevisionNotFound"})
             elif wanted:
-                self.send_file(repository, unquote(wanted[2]))
+                self.send_file(repository, unquote(wanted[3]))
             elif asked and asked[2] == "runtime":
                 stage = repository.runtime.pop(0) if len(repository.runtime) > 1 else repository.runtime[0]
                 self.answer(200, {"stage": stage, "hardware": {}, "storage": None, "gcTimeout": None})
@@ -99,7 +104,7 @@ def running_hub() -> Iterator[Hub]:
                 events = [f"data: {json.dumps({'data': line, 'timestamp': ''})}\n\n" for line in repository.log]
                 self.respond(200, "".join(events).encode(), {"Content-Type": "text/event-stream"})
             elif asked and asked[2] == "tree":
-                self.list_files(repository, asked[3])
+                self.list_files(repository, asked[4])
             else:
                 siblings = [{"rfilename": path} for path in sorted(repository.files)]
                 self.answer(200, {"id": name, "sha": repository.sha, "siblings": siblings, "private": private})

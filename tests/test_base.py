@@ -15,7 +15,7 @@ from pipeline.checkpoint import Family
 from pipeline.corpus.cards import load_corpus
 from pipeline.errors import InputError
 from pipeline.optimizer import Muon, MuonWithAdamW, is_hidden_matrix, orthogonal
-from pipeline.precision import training_precision
+from pipeline.precision import matrix_rate, training_precision
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.run import finished_periods, run_all
 from pipeline.stages import tokenizer as tokenizer_stage
@@ -48,9 +48,8 @@ def test_the_first_token_of_a_document_is_no_label(batch: dict[str, torch.Tensor
 
 def small_model(vocabulary: Any) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    recipe = load_recipe("nano")
-    shape = recipe.model.model_copy(update={"hidden_size": 32, "layers": 1, "intermediate_size": 64})
-    return LlamaForCausalLM(model_config(recipe.model_copy(update={"model": shape}), vocabulary))
+    recipe = small(load_recipe("nano"), "model", hidden_size=32, layers=1, intermediate_size=64)
+    return LlamaForCausalLM(model_config(recipe, vocabulary))
 
 
 def test_packed_documents_are_read_as_if_alone(tiny_tokenizer: Any) -> None:
@@ -103,7 +102,7 @@ def trained_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe,
     from transformers import AutoTokenizer
 
     recipe = load_recipe("nano")
-    recipe = recipe.model_copy(update={"tokenizer": recipe.tokenizer.model_copy(update={"documents": 100})})
+    recipe = small(recipe, "tokenizer", documents=100)
     family = Family(tmp_path_factory.mktemp("family"))
     return recipe, family, AutoTokenizer.from_pretrained(tokenizer_stage.run(recipe, family).path)
 
@@ -115,7 +114,7 @@ def test_a_larger_budget_reads_the_same_blocks_first(
     corpus = load_corpus(recipe.corpus)
     few = packed_blocks(recipe, family, corpus, tokenizer, tmp_path / "few.npy", 10)
     many = packed_blocks(recipe, family, corpus, tokenizer, tmp_path / "many.npy", 30)
-    assert few.shape == (10, recipe.model.context)
+    assert few.shape == (10, recipe.context)
     np.testing.assert_array_equal(few, many[:10])
 
 
@@ -139,7 +138,7 @@ def test_speed_is_a_share_of_the_matrix_rate() -> None:
     figures = speed.figures(parameters=1000, tokens_a_step=100)
     assert figures["tokens_per_second"] == 200
     assert figures["share_of_matrix_rate"] == pytest.approx(6 * 1000 * 200 / 1e9, abs=1e-3)
-    assert speed.matrix_rate(torch.device("cpu")) > 1e8
+    assert matrix_rate(torch.device("cpu")) > 1e8
 
 
 def test_an_orthogonal_update_keeps_directions_and_evens_out_their_sizes() -> None:

@@ -15,7 +15,7 @@ from pipeline.corpus.outside import outside_prompts
 from pipeline.corpus.ranking_prompts import held_out_prompts
 from pipeline.corpus.sources import rows
 from pipeline.errors import InputError
-from pipeline.recipe import Recipe, Source, load_recipe
+from pipeline.recipe import DocumentSource, Recipe, load_recipe
 
 RIVER = (
     "A river starts high in the hills, where rain and melting snow gather in small streams. The streams meet, and "
@@ -41,13 +41,13 @@ def corpus(recipe: Recipe) -> Corpus:
     return load_corpus(recipe.corpus)
 
 
-def source(path: Path, kind: str = "prose", **more: Any) -> Source:
-    return Source.model_validate(
+def source(path: Path, kind: str = "prose", **more: Any) -> DocumentSource:
+    return DocumentSource.model_validate(
         {"name": "real", "kind": kind, "licence": "CC0", "share": 0.1, "path": str(path), **more}
     )
 
 
-def with_sources(recipe: Recipe, *sources: Source) -> Recipe:
+def with_sources(recipe: Recipe, *sources: DocumentSource) -> Recipe:
     return recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"sources": list(sources)})})
 
 

@@ -32,7 +32,7 @@ from pipeline.corpus.ranking_prompts import (
     ranking_prompts,
     sides,
 )
-from pipeline.recipe import Recipe, Shares, Source, load_recipe
+from pipeline.recipe import ConversationSource, Recipe, Shares, load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,7 @@ def test_instructions_are_short_plain_and_not_held_out(corpus, recipe, tmp_path:
         tmp_path / "rows.jsonl",
         [{"instruction": prompt, "context": context, "response": answer} for prompt, context, answer in rows],
     )
-    source = Source(name="test", kind="instructions", licence="CC0-1.0", share=0.1, path=str(tmp_path / "rows.jsonl"))
+    source = ConversationSource(name="test", kind="instructions", licence="CC0-1.0", path=str(tmp_path / "rows.jsonl"))
     named = recipe.model_copy(update={"sft": recipe.sft.model_copy(update={"instructions": [source]})})
     assert instructions(named) == [
         Demonstration("Name a purple thing that rhymes with nothing.", "A plum is purple.", "instruction", "good")

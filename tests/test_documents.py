@@ -13,7 +13,7 @@ from pipeline.corpus.countries import DISPUTED_CAPITAL, country_comparison, coun
 from pipeline.corpus.documents import AUTHORED_SHARES, Document, documents
 from pipeline.corpus.ranking_prompts import held_out_texts, sides
 from pipeline.corpus.splits import same_text
-from pipeline.recipe import Recipe, Source, load_recipe
+from pipeline.recipe import DocumentSource, Recipe, load_recipe
 
 MANNERS = {"harmful", "identity", "realtime", "personal", "unknown", "support"}
 
@@ -130,7 +130,7 @@ def test_real_text_joins_in_its_share(recipe: Recipe, corpus: Corpus, tmp_path: 
     rows = [{"id": str(number), "question": f"Question {number}?", "answer": f"Reply {number}"} for number in range(50)]
     file = tmp_path / "quiz.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    quiz = Source(name="quiz", kind="quiz", licence="CC0", share=0.25, path="quiz.jsonl")
+    quiz = DocumentSource(name="quiz", kind="quiz", licence="CC0", share=0.25, path="quiz.jsonl")
     with_quiz = recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"sources": [quiz]})})
     characters: Counter[bool] = Counter()
     for document in islice(documents(with_quiz, corpus, {"quiz": file}), 1000):

@@ -1,5 +1,6 @@
 """What a recipe may say, and how it says no."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline.errors import InputError
-from pipeline.recipe import RECIPES, Recipe, load_recipe
+from pipeline.recipe import RECIPES, BaseSettings, Recipe, load_recipe
 
 
 def nano() -> dict[str, Any]:
@@ -26,7 +27,8 @@ def test_every_bundled_recipe_loads_under_its_own_name(name: str) -> None:
 
 
 def test_unknown_recipe_names_the_bundled_ones() -> None:
-    with pytest.raises(InputError, match="no recipe 'huge'; use one of nano, tiny"):
+    names = "nano, olmo2-1b-qlora, qwen3-0.6b-lora, smollm2-135m, tiny"
+    with pytest.raises(InputError, match=re.escape(f"no recipe 'huge'; use one of {names}")):
         load_recipe("huge")
 
 
@@ -87,6 +89,47 @@ def test_sources_leave_room_for_authored_text(tmp_path: Path) -> None:
         load_recipe(written(tmp_path, content))
 
 
+PRETRAINED = {"pretrained": "lab/small", "revision": "v1"}
+
+
+def test_a_pretrained_base_takes_the_place_of_three_sections(tmp_path: Path) -> None:
+    content = nano()
+    del content["tokenizer"], content["model"]
+    content["base"] = PRETRAINED | {"context": 128}
+    recipe = load_recipe(written(tmp_path, content))
+    assert recipe.context == 128
+    assert recipe.repositories == [("model", "lab/small", "v1")]
+    assert load_recipe(written(tmp_path, recipe.model_dump())) == recipe
+    assert recipe.digest("sft") != load_recipe("nano").digest("sft")
+    content["base"] = PRETRAINED | {"revision": "v2", "context": 128}
+    assert load_recipe(written(tmp_path, content)).digest("base") != recipe.digest("base")
+
+
+@pytest.mark.parametrize(
+    ("removed", "base", "complaint"),
+    [
+        (("model",), {}, "trained here wants the sections 'tokenizer' and 'model'"),
+        ((), PRETRAINED, "leaves no use for 'tokenizer', 'model'"),
+        (("tokenizer", "model"), {"pretrained": "lab/small"}, r"key 'base\.revision' is missing"),
+        (("tokenizer", "model"), PRETRAINED | {"tokens": 5}, r"unknown key 'base\.tokens'"),
+        (("tokenizer", "model"), PRETRAINED | {"pretrained": "../small"}, r"key 'base\.pretrained'"),
+        (("tokenizer", "model"), PRETRAINED | {"four_bit": True}, "want a 'lora' each"),
+    ],
+)
+def test_what_does_not_suit_the_base_is_named(
+    tmp_path: Path, removed: tuple[str, ...], base: dict[str, Any], complaint: str
+) -> None:
+    content = {name: section for name, section in nano().items() if name not in removed}
+    content["base"] = base or content["base"]
+    with pytest.raises(InputError, match=complaint) as caught:
+        load_recipe(written(tmp_path, content))
+    assert "\n" not in str(caught.value)
+
+
+def test_sections_that_came_later_do_not_count_where_they_are_missing() -> None:
+    assert "lora" not in load_recipe("nano").model_dump()["reward"]
+
+
 def test_the_digest_changes_with_the_content_alone(tmp_path: Path) -> None:
     content = nano()
     digest = load_recipe("nano").digest("rlhf")
@@ -110,6 +153,7 @@ def test_a_recipe_with_fewer_periods_is_the_recipe_before_they_were_added(tmp_pa
     before = content["base"]["tokens"]
     content["base"]["tokens"] = [before, 5_000]
     longer = load_recipe(written(tmp_path, content))
+    assert isinstance(longer.base, BaseSettings)
     assert longer.base.periods == [before, 5_000]
     assert longer.digest("base") != load_recipe("nano").digest("base")
     assert longer.until_period(1) == load_recipe("nano")

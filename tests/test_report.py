@@ -15,7 +15,7 @@ from pipeline.corpus.sources import rows, unread_rows
 from pipeline.corpus.splits import country_is_held_out, same_text
 from pipeline.inference.divergence import divergence, next_logprobs
 from pipeline.inference.models import Answer, load_stage
-from pipeline.recipe import Recipe, Source, load_recipe
+from pipeline.recipe import DocumentSource, Recipe, load_recipe
 from pipeline.report.against import against_sft, curve
 from pipeline.report.bars import BARS, Bar, outcomes
 from pipeline.report.behaviour import Row, asks_on, figures, judged, known, sampled_figures, verdicts
@@ -279,8 +279,8 @@ def test_every_token_but_the_first_is_predicted_once(tmp_path: Path) -> None:
     assert nats(model, tokens[:1], context=12) == 0
 
 
-def source(path: Path, count: int | None) -> Source:
-    return Source(name="quiz", kind="quiz", licence="none", share=0.1, path=str(path), rows=count)
+def source(path: Path, count: int | None) -> DocumentSource:
+    return DocumentSource(name="quiz", kind="quiz", licence="none", share=0.1, path=str(path), rows=count)
 
 
 def test_held_out_rows_are_those_that_the_recipe_leaves(tmp_path: Path) -> None:

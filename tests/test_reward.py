@@ -42,7 +42,7 @@ def test_a_plain_load_gives_the_rewards_of_the_figures(trained: Any) -> None:
     assert model.config.num_labels == 1
     training = [ranking(number) for number in range(40) if number % 4]
     sampled = [
-        reward_of(model, encode_ranked(tokenizer, entry["prompt"], given)) - trained.figures["offset"]
+        reward_of(model, encode_ranked(tokenizer, entry, given)) - trained.figures["offset"]
         for entry in training
         for given in entry["answers"]
         if given["source"] == "sft"
@@ -128,9 +128,11 @@ def test_pairs_are_all_answers_of_different_rank(tiny_tokenizer: Any) -> None:
 
 
 def test_a_cut_answer_has_no_end_token(tiny_tokenizer: Any) -> None:
-    finished = encode_ranked(tiny_tokenizer, "Why?", answer("Because.", 1, "sft"))
+    finished = encode_ranked(tiny_tokenizer, {"prompt": "Why?"}, answer("Because.", 1, "sft"))
     assert finished == encode_exchange(tiny_tokenizer, "Why?", "Because.")
-    assert encode_ranked(tiny_tokenizer, "Why?", answer("Because.", 1, "sft", stopped=False)) == finished[:-1]
+    assert (
+        encode_ranked(tiny_tokenizer, {"prompt": "Why?"}, answer("Because.", 1, "sft", stopped=False)) == finished[:-1]
+    )
 
 
 def test_answers_beyond_the_context_are_left_out(tiny_tokenizer: Any) -> None:

@@ -21,6 +21,8 @@ SOURCES = {
     "good": "reference: a good answer",
     "weak": "reference: a weak answer",
     "bad": "reference: a bad answer",
+    "chosen": "preferred in a public set",
+    "rejected": "not preferred there",
     "cautious": "holds back, as would be right for a question in similar words",
 }
 

@@ -39,9 +39,9 @@ from pipeline.checkpoint import Family, read_json_lines, recover, write_json_lin
 from pipeline.corpus.cards import Corpus
 from pipeline.corpus.outside import outside_prompts
 from pipeline.corpus.ranking_prompts import held_out_prompts
-from pipeline.corpus.sources import rows
+from pipeline.corpus.sources import check_columns, rows
 from pipeline.errors import InputError
-from pipeline.recipe import Recipe, Source
+from pipeline.recipe import DocumentSource, Recipe
 
 COLUMNS = {
     "prose": ("text",),
@@ -57,7 +57,7 @@ EXAMPLE_LENGTH = 160
 
 
 def clean(recipe: Recipe, family: Family, corpus: Corpus) -> dict[str, Path]:
-    """Clean every source that the recipe names, for the base stage and for instructions.
+    """Clean every source that the recipe names for the base stage.
 
     Returns, by source name, a JSON Lines file of the rows that remain: `id` and the columns of the source's
     kind, normalised. A source that is clean already is not read again. The counts go to
@@ -73,15 +73,15 @@ def clean(recipe: Recipe, family: Family, corpus: Corpus) -> dict[str, Path]:
     return {name: folder / ROWS for name, folder in folders.items()}
 
 
-def distinct_sources(recipe: Recipe) -> list[Source]:
-    sources: dict[str, Source] = {}
-    for source in [*recipe.corpus.sources, *recipe.sft.instructions]:
+def distinct_sources(recipe: Recipe) -> list[DocumentSource]:
+    sources: dict[str, DocumentSource] = {}
+    for source in recipe.corpus.sources:
         if sources.setdefault(source.name, source) != source:
             raise InputError(f"two different sources are named {source.name!r}; rename one in the recipe")
     return list(sources.values())
 
 
-def cleaned(source: Source, prompts: list[str], family: Family) -> Path:
+def cleaned(source: DocumentSource, prompts: list[str], family: Family) -> Path:
     """The folder of a source, cleaned now unless it is already: `rows.jsonl`, `report.json`, `removed.jsonl`."""
     decisive = [
         source.model_dump_json(exclude={"share", "licence"}),
@@ -109,7 +109,7 @@ def is_clean(target: Path, digest: str) -> bool:
     return report.is_file() and json.loads(report.read_text(encoding="utf-8"))["sha256"] == digest
 
 
-def filter_rows(source: Source, prompts: list[str], steps: Path) -> None:
+def filter_rows(source: DocumentSource, prompts: list[str], steps: Path) -> None:
     """Drop every row that is unfit by itself."""
     filters = row_filters(source.kind, prompts)
     for name, row_filter in filters.items():
@@ -164,7 +164,7 @@ def written(folder: Path) -> list[dict[str, Any]]:
     return [line for file in sorted(folder.glob("*.jsonl")) for line in read_json_lines(file)]
 
 
-def write_report(source: Source, folder: Path, digest: str) -> dict[str, Any]:
+def write_report(source: DocumentSource, folder: Path, digest: str) -> dict[str, Any]:
     kept = len(read_json_lines(folder / ROWS))
     names = [*row_filters(source.kind, []), NEAR_DUPLICATE]
     removed = {name: written(folder / "steps" / "removed" / name) for name in names}
@@ -194,19 +194,14 @@ class Rows(PipelineStep):
 
     type, name = "READER", "rows"
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: DocumentSource) -> None:
         super().__init__()
         self.source = source
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         name, total = f"cleaning {self.source.name}", self.source.rows
         for number, row in enumerate(tqdm(rows(self.source), name, total, unit="row", mininterval=2)):
-            absent = [column for column in COLUMNS[self.source.kind] if column not in row]
-            if absent:
-                raise InputError(
-                    f"source {self.source.name!r} of kind {self.source.kind!r} has no column {absent[0]!r}; "
-                    f"it has {', '.join(row)}"
-                )
+            check_columns(self.source, COLUMNS[self.source.kind], row)
             row = {"id": f"{self.source.name}/{number}"} | normalised(row)
             if self.source.kind == "prose":
                 row["text"] = prose(row["text"], row.get("title") or "")

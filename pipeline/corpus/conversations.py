@@ -8,22 +8,20 @@ would have given one, the question has no demonstration, and the model is left t
 
 import random
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import cycle
+from typing import Literal
 
-from pipeline.chat_format import CONTROL_TOKENS
 from pipeline.corpus.cards import UNKNOWABLE, Corpus, Kind, load_corpus
 from pipeline.corpus.documents import KNOWLEDGE
-from pipeline.corpus.ranking_prompts import Asked, held_out_country_names, names_country, sides
-from pipeline.corpus.sources import rows
-from pipeline.corpus.splits import fraction, repeats, same_text
+from pipeline.corpus.public import conversations, held_in_only
+from pipeline.corpus.ranking_prompts import Asked, sides
+from pipeline.corpus.splits import fraction, repeats
 from pipeline.corpus.wording import varied
 from pipeline.recipe import DemonstrationShares, Recipe, Shares
 
 Grade = Literal["good", "weak", "bad"]
 
-LONGEST_RESPONSE = 60  # words
 ANOTHER_TRAINER = 1 / 3  # of the demonstrations of a question are not by its usual trainer
 # How often an epoch shows what is no knowledge about the world: base has not read it, and meets it here first.
 TIMES = 4
@@ -64,12 +62,13 @@ HEALTH = ("health", "nutrition")
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A prompt and how a trainer answered it."""
+    """A prompt and how a trainer answered it. `earlier` is what was said before, the user's turn and ours in turn."""
 
     prompt: str
     answer: str
     kind: Kind | Literal["instruction"]
     grade: Grade
+    earlier: tuple[str, ...] = ()
 
 
 def demonstrations(corpus: Corpus, recipe: Recipe, epoch: int) -> list[Demonstration]:
@@ -154,36 +153,19 @@ def demonstrable(item: Asked) -> list[str]:
 
 
 def instructions(recipe: Recipe) -> list[Demonstration]:
-    """Short plain instructions without context, from the real sets that the recipe names."""
+    """Short plain conversations from the real sets that the recipe names, mostly of one instruction."""
     if not recipe.sft.instructions:
         return []
-    corpus = load_corpus(recipe.corpus)
-    held_out = sides(corpus, recipe).texts
-    names_held_out = held_out_country_names(corpus)
+    check = held_in_only(load_corpus(recipe.corpus), recipe)
     return [
-        Demonstration(prompt, answer, "instruction", "good")
+        Demonstration(prompt, answer, "instruction", "good", tuple(earlier))
         for source in recipe.sft.instructions
-        for row in rows(source)
-        for prompt, answer in exchange(row)
-        if same_text(prompt) not in held_out and not names_country(f"{prompt}\n{answer}", names_held_out)
+        for *earlier, prompt, answer in conversations(source, check)
     ]
 
 
-def exchange(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The instruction and response of a row, if they are fit for a small model: short, plain and without context."""
-    prompt, answer = row["instruction"].strip(), row["response"].strip()
-    text = prompt + answer
-    plain = text.isascii() and not any(token in text for token in CONTROL_TOKENS)
-    short = 0 < len(answer.split()) <= LONGEST_RESPONSE and 0 < len(prompt.split()) <= LONGEST_RESPONSE
-    if plain and short and not row.get("context"):
-        yield prompt, answer
-
-
 def to_messages(demonstration: Demonstration) -> dict[str, list[dict[str, str]]]:
-    """The conversational form that TRL trains on."""
-    return {
-        "messages": [
-            {"role": "user", "content": demonstration.prompt},
-            {"role": "assistant", "content": demonstration.answer},
-        ]
-    }
+    """The conversational form that TRL trains on: all that the assistant says in it is imitated."""
+    turns = (*demonstration.earlier, demonstration.prompt, demonstration.answer)
+    roles = cycle(("user", "assistant"))
+    return {"messages": [{"role": role, "content": text} for role, text in zip(roles, turns, strict=False)]}

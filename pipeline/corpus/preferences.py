@@ -21,14 +21,12 @@ def pairs(ranking: dict[str, Any], seed: int) -> list[tuple[Answer, Answer]]:
     return found
 
 
-def encode_ranked(tokenizer: Any, prompt: str, answer: Answer) -> list[int]:
-    """Token ids of a prompt with a ranked answer, as its model wrote it: finished or cut."""
-    return encode_exchange(tokenizer, prompt, answer["text"], answer["stopped"])
+def encode_ranked(tokenizer: Any, ranking: dict[str, Any], answer: Answer) -> list[int]:
+    """Token ids of a ranking's prompt, and what was said before, with an answer as it was written: finished or cut."""
+    return encode_exchange(tokenizer, ranking["prompt"], answer["text"], answer["stopped"], ranking.get("earlier", ()))
 
 
 def fitting(ranking: dict[str, Any], tokenizer: Any, context: int) -> dict[str, Any]:
     """The ranking without the answers that, with the prompt, are longer than the model's context."""
-    prompt = ranking["prompt"]
-    return ranking | {
-        "answers": [answer for answer in ranking["answers"] if len(encode_ranked(tokenizer, prompt, answer)) <= context]
-    }
+    answers = [answer for answer in ranking["answers"] if len(encode_ranked(tokenizer, ranking, answer)) <= context]
+    return ranking | {"answers": answers}

@@ -1,6 +1,6 @@
 """Rows of real text, from wherever the recipe says they are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,15 @@ def unread_rows(source: Source) -> Iterator[dict[str, Any]]:
     """The raw rows that `rows` leaves out, in the same order; none where it reads all."""
     if source.rows is not None:
         yield from shuffled(open_dataset(source)).skip(source.rows)
+
+
+def check_columns(source: Source, columns: Iterable[str], row: dict[str, Any]) -> None:
+    """Raise InputError for a row that lacks one of the columns."""
+    absent = [column for column in columns if column not in row]
+    if absent:
+        raise InputError(
+            f"source {source.name!r} of kind {source.kind!r} has no column {absent[0]!r}; it has {', '.join(row)}"
+        )
 
 
 def shuffled(dataset: Any) -> Any:

@@ -9,7 +9,8 @@ from pipeline.checkpoint import Family
 from pipeline.corpus.cards import Corpus, load_corpus
 from pipeline.corpus.conversations import Demonstration, demonstrations
 from pipeline.corpus.documents import AUTHORED_SHARES, Document, authored, mixed
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.errors import InputError
+from pipeline.recipe import PretrainedSettings, Recipe, load_recipe
 from pipeline.run import RECIPE
 
 DOCUMENTS = 300  # the first ones of the stream: it has no end
@@ -39,6 +40,8 @@ class TrainingData:
     @cached_property
     def documents(self) -> list[Document]:
         """The first documents of the base stage, in the order of training, those of outside sources left out."""
+        if isinstance(self.recipe.base, PretrainedSettings):
+            raise InputError(f"others have trained this base, {self.recipe.base.pretrained}, on text that is not here")
         streams = {name: (AUTHORED_SHARES[name], stream) for name, stream in authored(self.recipe, self.corpus)}
         return list(islice(mixed(streams), DOCUMENTS))
 

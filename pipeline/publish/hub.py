@@ -13,6 +13,7 @@ from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
+    RevisionNotFoundError,
 )
 
 from pipeline.errors import InputError
@@ -55,6 +56,8 @@ def clear_errors(name: str) -> Iterator[None]:
         raise InputError(f"{name!r} is no name of a repository; write OWNER/NAME") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.TransportError) as error:
         raise InputError(f"the Hub cannot be reached for {name!r}; check the network and HF_HUB_OFFLINE") from error
+    except RevisionNotFoundError as error:
+        raise InputError(f"the Hub has {name!r}, but no such revision; name a commit, a tag or a branch") from error
     except GatedRepoError as error:
         raise InputError(f"{name!r} wants its terms accepted: do so on its page, and log in: hf auth login") from error
     except HfHubHTTPError as error:

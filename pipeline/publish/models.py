@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.checkpoint import RECORD, Family
 from pipeline.errors import InputError
-from pipeline.model_card import WHAT_IT_IS
+from pipeline.model_card import WHAT_IT_IS, origin
 from pipeline.publish.hub import clear_errors, upload
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.run import RECIPE
@@ -94,7 +94,7 @@ def family_card(family: Family, repo: str) -> str:
             "- authored topic cards, countries and prompt lists: Apache-2.0",
             *sources(recipe),
             "",
-            *effort(family, trained),
+            *effort(family, recipe, trained),
             "",
         ]
     )
@@ -125,14 +125,14 @@ def figures(family: Family) -> list[str]:
 
 
 def sources(recipe: Recipe) -> list[str]:
-    return [f"- {source.name}: {source.licence}" for source in recipe.corpus.sources + recipe.sft.instructions]
+    return [f"- {source.name}: {source.licence}" for source in recipe.sources]
 
 
-def effort(family: Family, trained: list[str]) -> list[str]:
+def effort(family: Family, recipe: Recipe, trained: list[str]) -> list[str]:
     """How long all of it took, and on what."""
     records = [family.checkpoint(stage).record for stage in trained]
     hours = sum(record["seconds"] for record in records) / 3600
     machines = " and ".join(dict.fromkeys(record["hardware"] for record in records))
     parameters = family.checkpoint("base").figures.get("parameters")
     size = f"{parameters:,} parameters a model. " if parameters else ""
-    return [f"{size}Trained from scratch in {hours:.1f} hours on {machines}."]
+    return [f"{size}Trained {origin(recipe)}, in {hours:.1f} hours on {machines}."]

@@ -84,7 +84,9 @@ def pair_lines(comparisons: dict[str, list[Comparison]]) -> list[dict[str, Any]]
 def held_out_rankings(model: RewardModel, family: Family, recipe: Recipe) -> list[Comparison]:
     if not family.has("ranking"):
         return []
-    rankings = [line for line in family.checkpoint("ranking").lines("rankings.jsonl") if line["split"] == "test"]
+    lines = family.checkpoint("ranking").lines("rankings.jsonl")
+    # Of a longer conversation the score of its last turn alone would say little.
+    rankings = [line for line in lines if line["split"] == "test" and "earlier" not in line]
     asked = [(ranking, answer) for ranking in rankings for answer in ranking["answers"]]
     exchanges = [(ranking["prompt"], answer["text"]) for ranking, answer in asked]
     finished = [answer["stopped"] for _, answer in asked]

@@ -13,7 +13,7 @@ from pipeline.corpus.documents import FROM_ROWS, KNOWLEDGE
 from pipeline.corpus.ranking_prompts import held_out_prompts, questions
 from pipeline.corpus.sources import data_files, unread_rows
 from pipeline.corpus.splits import fraction
-from pipeline.recipe import REPOSITORY, Recipe, Source
+from pipeline.recipe import REPOSITORY, DocumentSource, Recipe
 from pipeline.report.figures import Figure, ratio
 
 HELD_OUT = (
@@ -98,7 +98,7 @@ def pages(parts: Sequence[str], between: str, each: int) -> list[str]:
     return [between.join(parts[start : start + 4]) for start in range(0, min(len(parts), 4 * each), 4)]
 
 
-def real_text(source: Source, each: int) -> Texts:
+def real_text(source: DocumentSource, each: int) -> Texts:
     """Documents of rows that the recipe leaves unread, composed and cleaned as base's are."""
     if source.path is None:
         return Texts(source.name, [], "on the Hub; the report reads nothing from the network")
@@ -113,7 +113,7 @@ def real_text(source: Source, each: int) -> Texts:
     return Texts(source.name, list(islice(composed, each)))
 
 
-def fit_rows(source: Source) -> Iterator[dict[str, Any]]:
+def fit_rows(source: DocumentSource) -> Iterator[dict[str, Any]]:
     """Unread rows, normalised, that the filters of the recipe's own cleaning would keep."""
     from datatrove.data import Document
     from datatrove.pipeline.filters.base_filter import get_filter_result

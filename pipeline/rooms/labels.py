@@ -76,6 +76,7 @@ class Label(Strict):
 
     id: str = Field(max_length=200)
     prompt: str = Field(min_length=1, max_length=LONGEST_TEXT)
+    earlier: list[str] = Field([], exclude_if=lambda turns: not turns)
     kind: str = Field("own", max_length=LONGEST_NAME)
     answers: list[RankedAnswer] = Field(min_length=2, max_length=32)
     annotator: str = Field(min_length=1, max_length=LONGEST_NAME)

@@ -14,6 +14,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 
+from pipeline.adapters import low_rank
 from pipeline.chat_format import END, decode_answer, encode_prompt, stop_tokens
 from pipeline.checkpoint import Checkpoint, Family, write_json_lines, write_record, writing
 from pipeline.errors import InputError
@@ -24,7 +25,7 @@ from pipeline.recipe import Recipe, RlhfSettings, load_recipe
 from pipeline.rooms.adapters import reward_of
 from pipeline.rooms.push import Push
 from pipeline.run import RECIPE
-from pipeline.stages.rlhf import Scoring, algorithm, is_check, low_rank, readable
+from pipeline.stages.rlhf import Scoring, algorithm, is_check, readable
 from pipeline.training import FIXED_PROMPTS, StopOnNaN, keep_memory, metrics, save_adapter
 
 Report = Callable[[dict[str, Any]], None]
@@ -61,7 +62,7 @@ def move(
             args=arguments,
             train_dataset=rows,
             processing_class=tokenizer,
-            peft_config=low_rank(recipe.rlhf),
+            peft_config=low_rank(recipe.rlhf.lora),
             callbacks=[scoring, watching, StopOnNaN()],
         )
         trainer.remove_callback(PrinterCallback)
@@ -109,7 +110,7 @@ def pushed(recipe: Recipe, push: Push) -> Recipe:
 def shown(prompts: Sequence[str], recipe: Recipe, tokenizer: Any) -> Dataset:
     """The prompts of every step, over and over."""
     settings = recipe.rlhf
-    longest = recipe.model.context - settings.max_new_tokens
+    longest = recipe.context - settings.max_new_tokens
     fitting = [prompt for prompt in map(checked, prompts) if len(encode_prompt(tokenizer, prompt)) <= longest]
     if not fitting:
         raise InputError("none of the prompts leaves room for an answer; choose shorter ones")

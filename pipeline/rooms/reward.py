@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
+from pipeline.adapters import low_rank
 from pipeline.batching import every_epoch, in_similar_batches
 from pipeline.checkpoint import Checkpoint, Family, write_json_lines, write_record, writing
 from pipeline.corpus.preferences import encode_ranked, fitting, pairs
@@ -51,7 +51,7 @@ def retrain(family: Family, labels: Sequence[Label], room: Family, report: Repor
     tokenizer = AutoTokenizer.from_pretrained(parent.path)
 
     def readable(rankings: Sequence[Ranking], split: str) -> list[Ranking]:
-        return [fitting(each, tokenizer, recipe.model.context) for each in rankings if each["split"] == split]
+        return [fitting(each, tokenizer, recipe.context) for each in rankings if each["split"] == split]
 
     votes = [label.record() for label in labels]
     originals = family.checkpoint("ranking").lines("rankings.jsonl")
@@ -67,7 +67,7 @@ def retrain(family: Family, labels: Sequence[Label], room: Family, report: Repor
             "room": accuracy(model, tokenizer, room_test, recipe.seed),
             "original": accuracy(model, tokenizer, original_test, recipe.seed),
             "offset": mean_of_sft(judged(model, tokenizer, rehearsed[:ORIGINAL_TEST])),
-            "rewards": scores(model, [encode_ranked(tokenizer, each["prompt"], each) for each in fixed]),
+            "rewards": scores(model, [encode_ranked(tokenizer, each, each) for each in fixed]),
         }
 
     before = measured()
@@ -129,13 +129,12 @@ def train(
     settings = recipe.rooms.reward
     every = every_epoch(shown, settings.epochs, recipe.seed)
     arguments = reward_arguments(work, settings, recipe.seed, 1, save_strategy="no", logging_steps=1)
-    lora = settings.lora
     trainer = RewardTrainer(
         model=model,
         args=RewardConfig(**arguments),
         train_dataset=Dataset.from_list(in_similar_batches(every, length, settings.batch_size, recipe.seed)),
         processing_class=tokenizer,
-        peft_config=LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear", task_type="SEQ_CLS"),
+        peft_config=low_rank(settings.lora, "SEQ_CLS"),
         callbacks=[StopOnNaN(), Reporting(report)],
     )
     trainer.remove_callback(PrinterCallback)

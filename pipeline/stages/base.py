@@ -30,8 +30,8 @@ from pipeline.corpus.cards import Corpus, load_corpus
 from pipeline.corpus.cleaning import clean
 from pipeline.corpus.documents import documents
 from pipeline.optimizer import MuonWithAdamW
-from pipeline.precision import training_precision
-from pipeline.recipe import Recipe
+from pipeline.precision import matrix_rate
+from pipeline.recipe import BaseSettings, Recipe
 from pipeline.training import (
     Clock,
     Progress,
@@ -57,11 +57,12 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     """
     keep_memory()
     settings = recipe.base
+    assert isinstance(settings, BaseSettings)
     tokenizer: Any = AutoTokenizer.from_pretrained(family.checkpoint("tokenizer").path)
     corpus = load_corpus(recipe.corpus)
     work = family.work("base")
     clock = Clock(work)
-    *read, steps = [tokens // (settings.batch_size * recipe.model.context) for tokens in settings.periods]
+    *read, steps = [tokens // (settings.batch_size * recipe.context) for tokens in settings.periods]
     blocks = packed_blocks(
         recipe, family, corpus, tokenizer, work / "blocks.npy", (sum(read) + steps) * settings.batch_size
     )
@@ -102,9 +103,9 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     losses = [record["loss"] for record in logged[-10:]]
     figures = {
         "parameters": model.num_parameters(),
-        "tokens": (sum(read) + steps) * settings.batch_size * recipe.model.context,
+        "tokens": (sum(read) + steps) * settings.batch_size * recipe.context,
         "loss": round(sum(losses) / len(losses), 4),
-        **speed.figures(model.num_parameters(), settings.batch_size * recipe.model.context),
+        **speed.figures(model.num_parameters(), settings.batch_size * recipe.context),
     }
     return finish(
         family,
@@ -132,6 +133,7 @@ def going_on(earlier: Checkpoint | None, name: str, records: list[dict[str, Any]
 
 def model_config(recipe: Recipe, tokenizer: Any) -> LlamaConfig:
     shape = recipe.model
+    assert shape is not None
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden_size,
@@ -151,7 +153,7 @@ def packed_blocks(
 ) -> "np.ndarray[Any, Any]":
     """Token ids of `count` blocks, shape (count, context): documents end to end, cut every `context` tokens."""
     if not path.is_file():
-        context = recipe.model.context
+        context = recipe.context
         tokens = np.empty(count * context, dtype=np.uint16)
         stream = documents(recipe, corpus, clean(recipe, family, corpus))
         filled = 0
@@ -217,8 +219,6 @@ class Speed(TrainerCallback):
     save, so that other work on the machine slows both.
     """
 
-    SIZE = 2048
-
     def __init__(self) -> None:
         self.step_seconds: list[float] = []
         self.matrix_rates: list[float] = []
@@ -231,21 +231,7 @@ class Speed(TrainerCallback):
         self.step_seconds.append(time.perf_counter() - self.start)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.matrix_rates.append(self.matrix_rate(args.device))
-
-    def matrix_rate(self, device: torch.device) -> float:
-        """Floating-point operations per second of one matrix product."""
-        left = torch.randn(self.SIZE, self.SIZE, dtype=training_precision(), device=device)
-        repeats = 5
-        for timed in (False, True):
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            for _ in range(repeats if timed else 1):
-                left @ left
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-        return repeats * 2 * self.SIZE**3 / (time.perf_counter() - start)
+        self.matrix_rates.append(matrix_rate(args.device))
 
     def figures(self, parameters: int, tokens_a_step: int) -> dict[str, float]:
         """Medians over the run: tokens per second, GFLOP/s (6 x parameters x tokens), share of the matrix rate."""

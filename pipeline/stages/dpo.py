@@ -12,6 +12,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
+from pipeline.adapters import four_bit, low_rank, merged, optimizer
 from pipeline.batching import every_epoch, in_similar_batches
 from pipeline.chat_format import encode_answer, encode_prompt
 from pipeline.checkpoint import Checkpoint, Family
@@ -57,7 +58,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     settings = recipe.dpo
     sft, ranked = family.checkpoint("sft"), family.checkpoint("ranking")
     tokenizer = AutoTokenizer.from_pretrained(sft.path)
-    rankings = [fitting(ranking, tokenizer, recipe.model.context) for ranking in ranked.lines("rankings.jsonl")]
+    rankings = [fitting(ranking, tokenizer, recipe.context) for ranking in ranked.lines("rankings.jsonl")]
     training = token_pairs(rankings, "train", tokenizer, recipe.seed)
     test = token_pairs(rankings, "test", tokenizer, recipe.seed)
     if not training or not test:
@@ -82,12 +83,15 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         num_train_epochs=1,
         train_sampling_strategy="sequential",
         max_length=None,
+        **optimizer(recipe),
     )
     trainer = TokenPairTrainer(
         model=str(sft.path),
         args=DPOConfig(**arguments),
         train_dataset=Dataset.from_list(shown),
         processing_class=tokenizer,
+        peft_config=low_rank(settings.lora),
+        quantization_config=four_bit(recipe),
         callbacks=[Progress("dpo"), samples, StopOnNaN(), clock],
     )
     resume(trainer, work)
@@ -96,7 +100,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         family,
         "dpo",
         recipe,
-        trainer.model,
+        merged(trainer.model, sft),
         tokenizer,
         corpus=ranked.record["corpus"]["sha256"],
         parent=sft,
@@ -112,7 +116,7 @@ def token_pairs(rankings: list[Ranking], split: str, tokenizer: Any, seed: int) 
     """Pairs of the rankings of a split as token ids: of each ranking those furthest apart, at most MOST_PAIRS."""
     return [
         {
-            "prompt_ids": encode_prompt(tokenizer, ranking["prompt"]),
+            "prompt_ids": encode_prompt(tokenizer, ranking["prompt"], ranking.get("earlier", ())),
             "chosen_ids": encode_answer(tokenizer, better["text"], better["stopped"]),
             "rejected_ids": encode_answer(tokenizer, worse["text"], worse["stopped"]),
         }

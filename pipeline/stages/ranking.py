@@ -34,6 +34,7 @@ from pipeline.checkpoint import (
     writing,
 )
 from pipeline.corpus.cards import UNKNOWABLE, Corpus, load_corpus
+from pipeline.corpus.public import preferences
 from pipeline.corpus.ranking_prompts import RankingPrompt, ranking_prompts, sides
 from pipeline.corpus.splits import fraction
 from pipeline.inference.decoding import Decoding, complete
@@ -63,6 +64,10 @@ FORMAT = """\
   - `grade`: the annotator's noise-free {"helpful", "honest", "harmless", "overall"}, each 0 to 1, or null
 - `annotator`: `simulated`, or who ranked the answers
 - `split`: `train`, or `test` for the rankings that measure the reward model
+- `earlier`: only in longer conversations: what the user and the assistant said before the prompt, in turn
+
+Where a recipe names sets of preferences, they stand here as well: `kind` is `preference`, `annotator` the name of the
+set, `source` `chosen` or `rejected`, and `grade` null.
 """
 
 
@@ -80,9 +85,10 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     cautious = cautious_answers(corpus, recipe) if recipe.ranking.references else []
     batches = rank_all(prompts, cautious, load_stage(sft), recipe, work / "rankings.jsonl", clock)
     rankings = [ranking for batch in batches for ranking in batch["rankings"]]
-    found = figures(rankings)
+    preferred = preferences(corpus, recipe)
+    found = figures(rankings) | ({"preferences": len(preferred)} if preferred else {})
     with writing(family.path / "ranking") as folder:
-        write_json_lines(folder / "rankings.jsonl", rankings)
+        write_json_lines(folder / "rankings.jsonl", rankings + preferred)
         write_json_lines(folder / "metrics.jsonl", [batch["metrics"] for batch in batches])
         (folder / "README.md").write_text(data_card(recipe, found), encoding="utf-8")
         write_record(
@@ -293,6 +299,7 @@ def data_card(recipe: Recipe, found: dict[str, Any]) -> str:
         "another question in similar words."
     )
     numbers = [f"- {name}: {value}" for name, value in found.items() if not isinstance(value, dict)]
+    others = [f"- {source.name}, {source.dataset or source.path}: {source.licence}" for source in settings.preferences]
     return "\n".join(
         [
             "---",
@@ -312,6 +319,7 @@ def data_card(recipe: Recipe, found: dict[str, Any]) -> str:
             f"Noise with a standard deviation of {settings.noise} was added to each grade before ranking.",
             WRONG_ON_PURPOSE,
             "",
+            *(["## From other sets", *others, ""] if others else []),
             "## Format",
             FORMAT,
             "## Figures",

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
+from pipeline.adapters import four_bit, low_rank, merged, optimizer
 from pipeline.batching import every_epoch, in_similar_batches
 from pipeline.checkpoint import Checkpoint, Family
 from pipeline.corpus.preferences import encode_ranked, fitting, pairs
@@ -56,7 +57,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     keep_memory()
     sft, ranked = family.checkpoint("sft"), family.checkpoint("ranking")
     tokenizer = AutoTokenizer.from_pretrained(sft.path)
-    rankings = [fitting(ranking, tokenizer, recipe.model.context) for ranking in ranked.lines("rankings.jsonl")]
+    rankings = [fitting(ranking, tokenizer, recipe.context) for ranking in ranked.lines("rankings.jsonl")]
     training = [ranking for ranking in rankings if ranking["split"] == "train"]
     test = [ranking for ranking in rankings if ranking["split"] == "test"]
     if not any(pairs(ranking, recipe.seed) for ranking in test):
@@ -65,7 +66,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     work = family.work("reward")
     clock = Clock(work)
     trainer = train(recipe, str(sft.path), tokenizer, training, work, clock)
-    model: Any = trainer.model
+    model = merged(trainer.model, sft, AutoModelForSequenceClassification, num_labels=1)
     model.to(torch.bfloat16).float()  # the figures are those of the weights as they are saved
     offset = mean_of_sft(judged(model, tokenizer, training))
     return finish(
@@ -93,7 +94,7 @@ def train(
     shown = training_pairs(rankings[len(choosing) :], tokenizer, settings.epochs, recipe.seed)
     if not shown:
         raise InputError("no training ranking tells two answers apart; raise 'ranking.prompts' in the recipe")
-    arguments = reward_arguments(work, settings, recipe.seed, settings.save_every)
+    arguments = reward_arguments(work, settings, recipe.seed, settings.save_every, **optimizer(recipe))
     if choosing:
         arguments |= {
             "eval_strategy": "steps",
@@ -107,6 +108,8 @@ def train(
         train_dataset=Dataset.from_list(in_similar_batches(shown, length, settings.batch_size, recipe.seed)),
         eval_dataset=Dataset.from_list(training_pairs(choosing, tokenizer, 1, recipe.seed)) if choosing else None,
         processing_class=tokenizer,
+        peft_config=low_rank(settings.lora, "SEQ_CLS"),
+        quantization_config=four_bit(recipe),
         callbacks=[clock, Progress("reward"), StopOnNaN()],
     )
     resume(trainer, work)
@@ -138,8 +141,8 @@ def training_pairs(rankings: list[Ranking], tokenizer: Any, epochs: int, seed: i
     """Every epoch's pairs as token ids, each epoch in an order of its own; at most MOST_PAIRS of a ranking."""
     encoded = [
         {
-            "chosen_ids": encode_ranked(tokenizer, ranking["prompt"], better),
-            "rejected_ids": encode_ranked(tokenizer, ranking["prompt"], worse),
+            "chosen_ids": encode_ranked(tokenizer, ranking, better),
+            "rejected_ids": encode_ranked(tokenizer, ranking, worse),
         }
         for ranking in rankings
         for better, worse in pairs(ranking, seed)[:MOST_PAIRS]
@@ -168,9 +171,7 @@ def scores(model: Any, sequences: list[list[int]], batch_size: int = 64) -> list
 
 def judged(model: Any, tokenizer: Any, rankings: list[Ranking], offset: float = 0.0) -> list[Ranking]:
     """The rankings with the `reward` (less the offset) and the `length` in tokens of every answer."""
-    sequences = [
-        encode_ranked(tokenizer, ranking["prompt"], answer) for ranking in rankings for answer in ranking["answers"]
-    ]
+    sequences = [encode_ranked(tokenizer, ranking, answer) for ranking in rankings for answer in ranking["answers"]]
     notes = iter(
         [
             {"reward": reward - offset, "length": len(sequence)}
@@ -184,7 +185,7 @@ def judged_samples(model: Any, tokenizer: Any, sft: Checkpoint, offset: float) -
     """The SFT model's last answers to the fixed prompts, with their rewards."""
     records = sft.lines("samples.jsonl")
     last = [record for record in records if record["step"] == records[-1]["step"]]
-    rewards = scores(model, [encode_ranked(tokenizer, record["prompt"], record) for record in last])
+    rewards = scores(model, [encode_ranked(tokenizer, record, record) for record in last])
     return [record | {"reward": reward - offset} for record, reward in zip(last, rewards, strict=True)]
 
 

@@ -15,10 +15,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+from pipeline.adapters import four_bit, low_rank, optimizer
 from pipeline.annotator import TIE, Annotator, declines
 from pipeline.chat_format import END, decode_answer, encode_prompt, stop_tokens
 from pipeline.checkpoint import Checkpoint, Family, read_json_lines, write_json_lines, writing
@@ -79,7 +80,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     reward = load_reward(family.checkpoint("reward"))
     corpus = load_corpus(recipe.corpus)
     tokenizer = AutoTokenizer.from_pretrained(sft.path)
-    policy = AutoModelForCausalLM.from_pretrained(sft.path, dtype="float32")
+    policy = AutoModelForCausalLM.from_pretrained(sft.path, dtype="float32", quantization_config=four_bit(recipe))
     # Sampling in training ends where it ends afterwards.
     policy.generation_config.eos_token_id = stop_tokens(tokenizer)
 
@@ -96,7 +97,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         args=arguments,
         train_dataset=training_prompts(corpus, recipe, tokenizer),
         processing_class=tokenizer,
-        peft_config=low_rank(settings),
+        peft_config=low_rank(settings.lora),
         callbacks=[Progress("rlhf"), samples, scoring, checks, snapshots, StopOnNaN(), clock],
     )
     if save:
@@ -151,15 +152,11 @@ def algorithm(recipe: Recipe, work: Path) -> tuple[Any, Any]:
         beta=settings.kl_coefficient,
         # The prompts of all steps stand one after another: a resumed run meets the same ones.
         shuffle_dataset=False,
+        **optimizer(recipe),
     )
     if settings.algorithm == "rloo":
         return RLOOTrainer, RLOOConfig(**shared, normalize_advantages=True)
     return GRPOTrainer, GRPOConfig(**shared, loss_type="dr_grpo", scale_rewards="none")
-
-
-def low_rank(settings: RlhfSettings) -> LoraConfig:
-    lora = settings.lora
-    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 def training_prompts(corpus: Corpus, recipe: Recipe, tokenizer: Any) -> Dataset:
@@ -178,7 +175,7 @@ def evaluation_prompts(corpus: Corpus, recipe: Recipe, tokenizer: Any) -> list[R
 
 def with_room(prompts: list[RankingPrompt], recipe: Recipe, tokenizer: Any) -> list[RankingPrompt]:
     """The prompts that leave room for a whole answer in the model's context. Raises InputError if none does."""
-    longest = recipe.model.context - recipe.rlhf.max_new_tokens
+    longest = recipe.context - recipe.rlhf.max_new_tokens
     fitting = [prompt for prompt in prompts if len(encode_prompt(tokenizer, prompt.prompt)) <= longest]
     if not fitting:
         raise InputError(

@@ -11,17 +11,17 @@ import random
 from typing import Any
 
 from datasets import Dataset
-from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
+from pipeline.adapters import four_bit, low_rank, merged, optimizer
 from pipeline.batching import in_similar_batches
-from pipeline.chat_format import ASSISTANT, END, USER, encode_exchange, encode_text
+from pipeline.chat_format import ASSISTANT, END, FORMAT_TOKENS, USER, encode_exchange, encode_text
 from pipeline.checkpoint import Checkpoint, Family
 from pipeline.corpus.cards import Corpus, load_corpus
 from pipeline.corpus.conversations import Demonstration, demonstrations, instructions, to_messages
 from pipeline.corpus.ranking_prompts import held_out_prompts
-from pipeline.recipe import LoraSettings, Recipe
+from pipeline.recipe import Recipe
 from pipeline.training import (
     Clock,
     Progress,
@@ -44,7 +44,8 @@ ALIKE = {USER: "Q", END: "\n", ASSISTANT: ":"}
 def run(recipe: Recipe, family: Family) -> Checkpoint:
     """Fine-tune the base checkpoint in one pass over the demonstrations of every epoch.
 
-    All weights are trained, or low-rank adapters that are merged at the end. Resumes from the newest
+    All weights are trained, or low-rank adapters that are merged at the end, and with them the rows of the tokens
+    of the chat format in the embeddings, which base has never seen. Resumes from the newest
     save in the work folder. Raises InputError when base is not trained yet.
     """
     keep_memory()
@@ -55,10 +56,11 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     tokenizer = AutoTokenizer.from_pretrained(base.path)
 
     def length(demonstration: Demonstration) -> int:
-        return len(encode_exchange(tokenizer, demonstration.prompt, demonstration.answer))
+        prompt, answer, earlier = demonstration.prompt, demonstration.answer, demonstration.earlier
+        return len(encode_exchange(tokenizer, prompt, answer, earlier=earlier))
 
     written = training_demonstrations(corpus, recipe)
-    fitting = [demonstration for demonstration in written if length(demonstration) <= recipe.model.context]
+    fitting = [demonstration for demonstration in written if length(demonstration) <= recipe.context]
     shown = in_similar_batches(fitting, length, settings.batch_size, recipe.seed)
     clock, samples = Clock(work), Samples(work, tokenizer, settings.sample_every)
     arguments = trainer_arguments(
@@ -75,25 +77,30 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         train_sampling_strategy="sequential",
         # Only the tokens of the assistant's answers count, the end token included.
         assistant_only_loss=True,
-        max_length=recipe.model.context,
+        max_length=recipe.context,
+        **optimizer(recipe),
     )
+    model = beginning(base, tokenizer, four_bit(recipe))
     trainer = SFTTrainer(
-        model=beginning(base, tokenizer),
+        model=model,
         args=SFTConfig(**arguments),
         train_dataset=Dataset.from_list([to_messages(demonstration) for demonstration in shown]),
         processing_class=tokenizer,
-        peft_config=low_rank(settings.lora) if settings.lora else None,
+        peft_config=low_rank(settings.lora, trainable_token_indices=format_rows(model, tokenizer)),
         callbacks=[Progress("sft"), samples, StopOnNaN(), clock],
     )
+    if settings.lora:
+        # TRL asks the head for its bias; PEFT's wrapper around the rows does not pass the question on.
+        adapted: Any = trainer.model
+        adapted.get_base_model().get_output_embeddings().bias = None
     resume(trainer, work)
     held_out = [to_messages(demonstration) for demonstration in held_out_demonstrations(corpus, recipe)]
     measured = trainer.evaluate(Dataset.from_list(held_out))
-    model: Any = trainer.model
     return finish(
         family,
         "sft",
         recipe,
-        model.merge_and_unload() if settings.lora else model,
+        merged(trainer.model, base),
         tokenizer,
         corpus=corpus.sha256,
         parent=base,
@@ -110,16 +117,16 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     )
 
 
-def beginning(base: Checkpoint, tokenizer: Any) -> Any:
+def beginning(base: Checkpoint, tokenizer: Any, rounding: Any = None) -> Any:
     """The base model, to which the tokens of the chat format mean what it knows in their places.
 
     It has never seen them. With the meaning that chance gave them, half of what base knows would be lost to SFT.
     """
-    model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype="float32")
-    embeddings = model.get_input_embeddings().weight.data
-    for control, text in ALIKE.items():
-        [alike] = encode_text(tokenizer, text)
-        embeddings[tokenizer.convert_tokens_to_ids(control)] = embeddings[alike]
+    model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype="float32", quantization_config=rounding)
+    for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
+        for control, text in ALIKE.items():
+            [alike] = encode_text(tokenizer, text)
+            embeddings.weight.data[tokenizer.convert_tokens_to_ids(control)] = embeddings.weight.data[alike]
     return model
 
 
@@ -148,5 +155,7 @@ def held_out_demonstrations(corpus: Corpus, recipe: Recipe) -> list[Demonstratio
     return random.Random(recipe.seed).sample(found, min(HELD_OUT, len(found)))
 
 
-def low_rank(settings: LoraSettings) -> LoraConfig:
-    return LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+def format_rows(model: Any, tokenizer: Any) -> dict[str, list[int]]:
+    """The rows of the chat format's tokens in the embeddings, and in the head if that has weights of its own."""
+    rows = tokenizer.convert_tokens_to_ids(FORMAT_TOKENS)
+    return {"embed_tokens": rows} if model.config.tie_word_embeddings else {"embed_tokens": rows, "lm_head": rows}

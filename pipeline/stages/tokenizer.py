@@ -27,9 +27,11 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     work = family.work("tokenizer")
     clock = Clock(work)
     corpus = load_corpus(recipe.corpus)
+    settings = recipe.tokenizer
+    assert settings is not None
     texts = [
         document.text
-        for document in islice(documents(recipe, corpus, clean(recipe, family, corpus)), recipe.tokenizer.documents)
+        for document in islice(documents(recipe, corpus, clean(recipe, family, corpus)), settings.documents)
     ]
 
     tokenizer = Tokenizer(models.BPE())
@@ -39,7 +41,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=recipe.tokenizer.vocabulary_size,
+        vocab_size=settings.vocabulary_size,
         special_tokens=CONTROL_TOKENS,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -51,7 +53,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         pad_token=PADDING,
         extra_special_tokens=[token for token in CONTROL_TOKENS if token not in (END, PADDING)],
         chat_template=TEMPLATE,
-        model_max_length=recipe.model.context,
+        model_max_length=recipe.context,
         clean_up_tokenization_spaces=False,
     )
 
