@@ -13,7 +13,7 @@ from pipeline.errors import InputError
 from pipeline.precision import matrix_rate
 from pipeline.publish.hub import clear_errors
 from pipeline.recipe import BaseSettings, LoraSettings, PretrainedSettings, Recipe
-from pipeline.stages import dpo, reward
+from pipeline.stages import reward
 
 CHARACTERS = 4  # of English in a token of a large vocabulary; small ones have nearer 3
 TEMPLATE_TOKENS = 4  # of one exchange
@@ -100,7 +100,6 @@ def works(recipe: Recipe) -> list[Work]:
     public = sum(source.rows or 15_000 for source in settings.preferences)
     per_pair = 2 * exchange
     reward_pairs = min(pairs, len(prompts) * reward.MOST_PAIRS)
-    dpo_pairs = min(pairs, len(prompts) * dpo.MOST_PAIRS)
     sampled = policy.steps * policy.prompts_per_step * policy.group_size * (asked + policy.max_new_tokens)
     preferred = 2 * PUBLIC_TOKENS * public
     return [
@@ -130,8 +129,8 @@ def works(recipe: Recipe) -> list[Work]:
         ),
         Work(
             "dpo",
-            recipe.dpo.epochs * (dpo_pairs * per_pair + preferred),
-            recipe.dpo.epochs * (dpo_pairs * per_pair + preferred),
+            recipe.dpo.epochs * (len(prompts) * per_pair + preferred),
+            recipe.dpo.epochs * (len(prompts) * per_pair + preferred),
             recipe.dpo.batch_size * per_pair,
             recipe.dpo.lora,
         ),

@@ -179,7 +179,7 @@ def test_base_is_asked_in_the_chat_format_on_request(family: LoadedFamily) -> No
     views = {chat: list(family.views("base", replace(REQUEST, chat_format=chat)))[-1] for chat in (False, True)}
     assert views[False].text != views[True].text
     assert ">What is the capital of France?<" in column(views[False], family.scale)
-    assert "&lt;|user|&gt;What is the capital of France?&lt;|end|&gt;" in column(views[True], family.scale)
+    assert "&lt;|user|&gt; What is the capital of France?&lt;|end|&gt;" in column(views[True], family.scale)
 
 
 def test_a_hidden_column_says_nothing_of_its_stage(family: LoadedFamily) -> None:

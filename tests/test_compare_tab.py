@@ -135,7 +135,7 @@ def test_base_can_be_asked_in_the_chat_format(page: Page) -> None:
         send(page, "How are you?")
         finish(page)
         texts.append(page.locator(".written").all_inner_texts())
-    assert page.locator(".given").all_inner_texts() == ["<|user|>How are you?<|end|><|assistant|>"]
+    assert page.locator(".given").all_inner_texts() == ["<|user|> How are you?<|end|><|assistant|>"]
     assert texts[0][0] != texts[1][0]
     assert texts[0][1:] == texts[1][1:]
 

@@ -31,8 +31,6 @@ from pipeline.training import (
     trainer_arguments,
 )
 
-MOST_PAIRS = 3  # of one ranking: its best answer against its worst, and the two that are next furthest apart
-
 Ranking = dict[str, Any]
 TokenPair = dict[str, list[int]]
 
@@ -113,7 +111,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
 
 
 def token_pairs(rankings: list[Ranking], split: str, tokenizer: Any, seed: int) -> list[TokenPair]:
-    """Pairs of the rankings of a split as token ids: of each ranking those furthest apart, at most MOST_PAIRS."""
+    """Of each ranking of a split the two answers that are furthest apart, as token ids."""
     return [
         {
             "prompt_ids": encode_prompt(tokenizer, ranking["prompt"], ranking.get("earlier", ())),
@@ -127,7 +125,8 @@ def token_pairs(rankings: list[Ranking], split: str, tokenizer: Any, seed: int) 
 
 
 def furthest(ranked: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    return sorted(ranked, key=lambda pair: pair[0]["rank"] - pair[1]["rank"])[:MOST_PAIRS]
+    """The one pair with most ranks between, or none where all answers are as good."""
+    return sorted(ranked, key=lambda pair: pair[0]["rank"] - pair[1]["rank"])[:1]
 
 
 def length(pair: TokenPair) -> int:
