@@ -103,7 +103,6 @@ def test_no_file_of_the_server_can_be_fetched(address: str, family: LoadedFamily
         "gradio_api/file=https://127.0.0.1/",
         "gradio_api/proxy=http://127.0.0.1/",
         "gradio_api/deep_link?session_hash=hostile",
-        "gradio_api/component_server",
         "gradio_api/process_recording",
         "gradio_api/vibe-code",
         "gradio_api/dev/reload",
@@ -165,7 +164,7 @@ def test_the_page_says_nothing_of_where_it_lies(address: str, family: LoadedFami
 def test_what_nobody_foresaw_is_not_told(
     address: str, family: LoadedFamily, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError(f"/home/somebody/{SECRET}")
 
     monkeypatch.setattr("ui.calls.Request", fail)

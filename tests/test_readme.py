@@ -15,10 +15,12 @@ import pytest
 
 from pipeline.checkpoint import Family
 from pipeline.publish.models import contents
+from pipeline.published import PublishedFamily, bundled, find_family
 from pipeline.recipe import REPOSITORY
 from pipeline.rooms.labels import VOTES, Labels, read_labels
 from tests.families import random_family
 from tests.hub import TOKEN, Hub, Repository, running_hub
+from tests.published import save_answering, upload
 from ui.answering import load
 from ui.page import launch
 
@@ -51,12 +53,25 @@ def example_of(line: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def hub(nano_family: Path) -> Iterator[Hub]:
-    """The Hub as the page supposes it: with a family that somebody has published."""
+def hub(nano_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """The Hub as the page supposes it: with a family that somebody has published, and models that others trained."""
     files = {name: file.read_bytes() for name, file in contents(Family(nano_family)).items()}
     with running_hub() as hub:
         hub.repositories["OWNER/FAMILY"] = Repository({}, files)
+        for name in {command.split()[-1] for command in APP} & set(bundled()):
+            publish(hub, name, tmp_path_factory.mktemp("published"))
         yield hub
+
+
+def publish(hub: Hub, name: str, work: Path) -> None:
+    """Small random models in the places of those that a bundled family file names."""
+    family = find_family(name)
+    assert isinstance(family, PublishedFamily)
+    for seed, (stage, place) in enumerate(family.stages.items()):
+        assert place.repo
+        assert place.revision
+        save_answering(work / stage, "llama", seed)
+        upload(hub, place.repo, work / stage).tags.append(place.revision)
 
 
 def surroundings(folder: Path, hub: Hub) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pipeline.report.reading import read_report
 from pipeline.run import RECIPE
 from tests.browsing import PATIENCE, served
 from tests.families import random_family
+from tests.hostile import LEAKS, client, post
 from ui.answering import load
 from ui.report_card import PER_PAGE, QUESTIONS
 
@@ -65,6 +66,19 @@ def opened(browser: Browser, address: str, width: int = 1280) -> Page:
 
 def asked(page: Page, text: str) -> Locator:
     return page.locator(".question").filter(has=page.get_by_role("heading", name=text))
+
+
+def test_what_is_asked_past_the_page_is_refused_in_one_line(address: str) -> None:
+    components = client(address).get("config").json()["components"]
+    [card] = [each["id"] for each in components if each["props"].get("elem_id") == "report-card"]
+    odd = [{}, [], None, {"question": 10**6, "group": "rlhf", "page": 0}, {"question": 0, "group": "../sft", "page": 0}]
+    asked = [(card, "answers", data) for data in odd] + [(card, name, None) for name in ("launch", "__class__", "")]
+    for component, function, data in [*asked, (10**6, "plots", None)]:
+        body = {"session_hash": "strange", "component_id": component, "fn_name": function, "data": data}
+        answer = post(address, "gradio_api/component_server", json.dumps(body))
+        assert answer.status_code in (404, 422), body
+        assert len(answer.text) < 100
+        assert not LEAKS.search(answer.text)
 
 
 def test_every_figure_and_goal_is_that_of_the_report(page: Page, family: Family) -> None:

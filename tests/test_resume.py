@@ -37,7 +37,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content["model"] |= {"hidden_size": 64, "layers": 2, "heads": 2, "intermediate_size": 128, "context": 128}
     content["base"] |= {"tokens": [30 * 4 * 128, 30 * 4 * 128], "batch_size": 4, "save_every": 10, "sample_every": 30}
     content["sft"] |= {"batch_size": 8, "save_every": 10, "sample_every": 40}
-    content["ranking"] |= {"prompts": 48, "answers": 2, "max_new_tokens": 16, "batch_size": 4}
+    content["ranking"] |= {"prompts": 64, "answers": 2, "max_new_tokens": 16, "batch_size": 4, "held_out": 0.4}
     content["reward"] |= {"batch_size": 4, "save_every": 5}
     content["rlhf"] |= {"steps": 12, "max_new_tokens": 16, "evaluate_every": 2}
     content["dpo"] |= {"save_every": 10}

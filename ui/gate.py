@@ -13,13 +13,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LARGEST_FILE = "5mb"  # of votes
 LARGEST_BODY = 6 * 2**20  # bytes: such a file, and what is sent around it
-# Files from the disk, pages of others, recordings, other people's sessions, components' own files and functions.
+# Files from the disk, pages of others, recordings, other people's sessions, components' own files.
 CLOSED = re.compile(
-    r"/(file[=/]|proxy=|stream/|component_server|custom_component/|process_recording|deep_link|(undo-)?vibe-"
+    r"/(file[=/]|proxy=|stream/|custom_component/|process_recording|deep_link|(undo-)?vibe-"
     r"|monitoring|dev/|runs|run-history|pwa_icon/)"
 )
 MCP = "/gradio_api/mcp"
-
+# The functions behind the report card. What is asked of them is not checked by gradio before it looks it up.
+FUNCTIONS = "/gradio_api/component_server"
+UNREADABLE = JSONResponse({"detail": "this request is not what is read here; see /?view=api"}, 422)
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +53,13 @@ class Gate:
             if begun or scope["type"] != "http":
                 raise
             logger.exception("a request to %r failed", scope["path"])
-            await JSONResponse({"detail": "this request cannot be answered"}, 500)(scope, receive, send)
+            failed = JSONResponse({"detail": "this request cannot be answered"}, 500)
+            await (UNREADABLE if FUNCTIONS in scope["path"] else failed)(scope, receive, send)
 
 
 async def unreadable(_: Request, error: Exception) -> JSONResponse:
     """In place of an answer that repeats the request, which may be large, or hold what no answer can."""
-    return JSONResponse({"detail": "this request is not what is read here; see /?view=api"}, 422)
+    return UNREADABLE
 
 
 # What gradio makes its server with.
