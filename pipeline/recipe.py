@@ -257,6 +257,7 @@ class DpoSettings(Section):
     learning_rate: float = Field(gt=0)
     lora: LoraSettings | None = left_out()
     beta: float = Field(gt=0)
+    imitation: float = Field(ge=0, description="weight of the SFT loss on the better answer, beside the preference's")
     save_every: int = Field(gt=0)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -71,7 +72,13 @@ def asked(page: Page, text: str) -> Locator:
 def test_what_is_asked_past_the_page_is_refused_in_one_line(address: str) -> None:
     components = client(address).get("config").json()["components"]
     [card] = [each["id"] for each in components if each["props"].get("elem_id") == "report-card"]
-    odd = [{}, [], None, {"question": 10**6, "group": "rlhf", "page": 0}, {"question": 0, "group": "../sft", "page": 0}]
+    odd: list[Any] = [
+        {},
+        [],
+        None,
+        {"question": 10**6, "group": "rlhf", "page": 0},
+        {"question": 0, "group": "../sft", "page": 0},
+    ]
     asked = [(card, "answers", data) for data in odd] + [(card, name, None) for name in ("launch", "__class__", "")]
     for component, function, data in [*asked, (10**6, "plots", None)]:
         body = {"session_hash": "strange", "component_id": component, "fn_name": function, "data": data}

@@ -48,6 +48,8 @@ class TokenPairTrainer(DPOTrainer):
 def run(recipe: Recipe, family: Family) -> Checkpoint:
     """Train on pairs of ranked answers, with SFT as the reference (Rafailov et al. 2023, arXiv:2305.18290).
 
+    The preference can be had by making both answers less likely, the worse one more so, until neither is said
+    any more: the better answer is imitated beside it (Pang et al. 2024, arXiv:2404.19733).
     Answers are taken as their model wrote them: one that was cut at the limit has no end token.
     Resumes from the newest save in the work folder. Raises InputError when SFT or the rankings are
     missing, or when no pair of answers is left to train or to test on.
@@ -75,6 +77,8 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         beta=settings.beta,
+        loss_type=["sigmoid", "sft"],
+        loss_weights=[1.0, settings.imitation],
         lr_scheduler_type="linear",
         warmup_steps=0.05,
         # The pairs of all epochs stand one after another, in an order that is made here.
