@@ -1,6 +1,9 @@
 """Rankings as pairs of a better and a worse answer: what the reward and DPO stages learn from."""
 
 import random
+import statistics
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from pipeline.chat_format import encode_exchange
@@ -30,3 +33,12 @@ def fitting(ranking: dict[str, Any], tokenizer: Any, context: int) -> dict[str, 
     """The ranking without the answers that, with the prompt, are longer than the model's context."""
     answers = [answer for answer in ranking["answers"] if len(encode_ranked(tokenizer, ranking, answer)) <= context]
     return ranking | {"answers": answers}
+
+
+def centred(values: Sequence[float], groups: Sequence[Hashable]) -> list[float]:
+    """Each value less the mean of its group: what answers differ in besides what sets their groups apart."""
+    members: dict[Hashable, list[float]] = defaultdict(list)
+    for value, group in zip(values, groups, strict=True):
+        members[group].append(value)
+    means = {group: statistics.fmean(inside) for group, inside in members.items()}
+    return [value - means[group] for value, group in zip(values, groups, strict=True)]

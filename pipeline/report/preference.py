@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.checkpoint import Family
-from pipeline.corpus.preferences import pairs
+from pipeline.corpus.preferences import centred, pairs
 from pipeline.corpus.splits import fraction
 from pipeline.inference.models import RewardModel
 from pipeline.recipe import Recipe
@@ -188,15 +188,6 @@ def length_figure(name: str, comparisons: Sequence[Comparison]) -> Figure:
     lengths = centred([float(answer.tokens) for answer in answers], groups)
     label = f"{name}: correlation with length within a grade"
     return correlation(label, rewards, lengths, "length", groups=len(set(groups)))
-
-
-def centred(values: Sequence[float], groups: Sequence[Hashable]) -> list[float]:
-    """Each value less the mean of its group."""
-    members: dict[Hashable, list[float]] = defaultdict(list)
-    for value, group in zip(values, groups, strict=True):
-        members[group].append(value)
-    means = {group: statistics.fmean(inside) for group, inside in members.items()}
-    return [value - means[group] for value, group in zip(values, groups, strict=True)]
 
 
 def calibration(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:

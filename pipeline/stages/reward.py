@@ -24,7 +24,7 @@ from trl import RewardConfig, RewardTrainer
 from pipeline.adapters import four_bit, low_rank, merged, optimizer
 from pipeline.batching import every_epoch, in_similar_batches
 from pipeline.checkpoint import Checkpoint, Family
-from pipeline.corpus.preferences import encode_ranked, fitting, pairs
+from pipeline.corpus.preferences import centred, encode_ranked, fitting, pairs
 from pipeline.errors import InputError
 from pipeline.recipe import Recipe, RewardSettings, RoomRewardSettings
 from pipeline.training import (
@@ -274,15 +274,6 @@ def calibration(differences: list[float]) -> list[dict[str, float]]:
         }
         for _, entries in sorted(bins.items())
     ]
-
-
-def centred(values: list[float], groups: list[int]) -> list[float]:
-    """Each value less the mean of its group."""
-    members: dict[int, list[float]] = defaultdict(list)
-    for value, group in zip(values, groups, strict=True):
-        members[group].append(value)
-    means = {group: statistics.fmean(inside) for group, inside in members.items()}
-    return [value - means[group] for value, group in zip(values, groups, strict=True)]
 
 
 def correlation(first: list[float], second: list[float]) -> float | None:
