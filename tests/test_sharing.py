@@ -196,7 +196,16 @@ def test_a_permalink_fills_sends_and_answers_like_typing(page: Page, context: Br
     expect(other.get_by_role("alert")).to_have_count(0)
 
 
-def test_stages_hides_the_other_columns_and_settings_bring_them_back(context: BrowserContext, address: str) -> None:
+def test_only_shown_columns_are_asked_and_settings_bring_the_others_back(
+    context: BrowserContext, address: str, family: LoadedFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def views(stage: str, request: Request) -> Iterator[View]:
+        asked.append(stage)
+        return LoadedFamily.views(family, stage, request)
+
+    monkeypatch.setattr(family, "views", views)
     page = arrive(context.new_page(), address + query(prompt="Hello", stages="rlhf,base"), columns=2)
     full(page)
     expect(page.locator("#notice")).to_contain_text("Base and RLHF only")
@@ -204,13 +213,19 @@ def test_stages_hides_the_other_columns_and_settings_bring_them_back(context: Br
     boxes = [stage.bounding_box() for stage in page.locator(".stage").all()]
     assert boxes[0]["y"] == boxes[1]["y"]  # type: ignore[index]
     _, text = download(page, "JSON")
-    assert list(json.loads(text)["answers"]) == ["base", "rlhf"]
+    two = json.loads(text)["answers"]
+    assert list(two) == ["base", "rlhf"]
+    assert sorted(asked) == ["base", "rlhf"]
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("SFT", exact=True).check()
     expect(page.locator(".stage")).to_have_count(3)
     page.wait_for_url(lambda url: "prompt=Hello" in url and "stages" not in url)
+    full(page)
     _, text = download(page, "JSON")
-    assert list(json.loads(text)["answers"]) == ["base", "sft", "rlhf"]
+    three = json.loads(text)["answers"]
+    assert list(three) == ["base", "sft", "rlhf"]
+    assert three == two | {"sft": three["sft"]}
+    assert sorted(asked) == ["base", "rlhf", "sft"]
 
 
 @pytest.mark.parametrize("bad", [{"prompt": "Hello", "stages": "<b>x"}, {"prompt": "a" * 600}, {"seed": "many"}])

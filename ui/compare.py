@@ -13,7 +13,7 @@ from gradio.events import Dependency
 from pipeline.errors import InputError
 from pipeline.inference.decoding import Decoding
 from ui.answering import COLUMNS, OWN, USUAL_TEMPERATURE, LoadedFamily, Request, View
-from ui.columns import TOOLS, axis, column, lane, problem
+from ui.columns import LOOKS, TOOLS, axis, column, lane, problem
 from ui.controls import Controls
 from ui.guessing import LETTERS, ballot, connect_guessing, guess_bar, shuffled
 from ui.presets import CHOOSING, Preset, chips, presets
@@ -56,10 +56,10 @@ class Comparison:
     base_sees: gr.Radio
     guessing: gr.Checkbox
     notice: gr.HTML
+    shown: gr.CheckboxGroup
     places: list[gr.Column]
     lanes: list[gr.HTML]
     folds: gr.Row
-    panel: gr.Accordion
     asking: dict[str, Any]
     filled: list[Dependency]
     own_room: gr.State
@@ -97,8 +97,10 @@ def compare_tab(family: LoadedFamily, rooms: Rooms) -> Comparison:
         chosen = gr.HTML(chips(offered), js_on_load=CHOOSING, apply_default_css=False, elem_id="presets")
         notice = gr.HTML("<p>A click on a prompt sends it to all columns.</p>", elem_id="notice")
         with gr.Row(elem_id="options") as folds:
-            with gr.Accordion("Settings", open=False, elem_id="settings") as panel:
+            with gr.Accordion("Settings", open=False, elem_id="settings"):
                 temperature, top_p, length, seed, base_sees = settings(family)
+                names = [(LOOKS[stage].name, stage) for stage in family.columns]
+                shown = gr.CheckboxGroup(names, value=list(family.columns), label="Columns", elem_id="shown")
             counter = gr.HTML(0, html_template=COUNTER.replace("LIMIT", str(family.prompt_limit)), elem_id="counter")
             guessing = gr.Checkbox(label="Guess mode", container=False, elem_id="guess-mode", visible=guessable)
 
@@ -153,12 +155,17 @@ def compare_tab(family: LoadedFamily, rooms: Rooms) -> Comparison:
     # Gradio sends the last output once more when a listener ends: it must not be of a replaced request.
     nothing: Any = (gr.skip(), gr.skip())
 
-    def filling(place: int) -> Callable[[Request | None], Iterator[tuple[str, str]]]:
-        def fill(request: Request | None) -> Iterator[tuple[str, str]]:
-            if request is None:
+    def filling(place: int) -> Callable[[Request | None, list[str]], Iterator[tuple[str, str]]]:
+        def fill(request: Request | None, shown: list[str]) -> Iterator[tuple[str, str]]:
+            if request is None or request.order[place] in request.latest:
                 yield nothing
                 return
             stage = request.order[place]
+            if shown and stage not in shown and not request.guessing:
+                # Nobody sees this column, until it is brought back; what stands in it answers an older prompt.
+                view = family.first_view(stage)
+                yield column(view, family.scale), lane(view, family.scale)
+                return
             letter = LETTERS[place] if request.guessing else ""
             for view in family.views(stage, request):
                 if request.replaced.is_set():
@@ -186,9 +193,10 @@ def compare_tab(family: LoadedFamily, rooms: Rooms) -> Comparison:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     # Each column is a listener with a queue of its own, so that none waits for another.
     filled = [
-        request.change(
+        gr.on(
+            [request.change, shown.change],
             filling(place),
-            request,
+            [request, shown],
             [columns[place], lanes[place]],
             concurrency_id=stage,
             concurrency_limit=family.people_at_once,
@@ -229,10 +237,10 @@ def compare_tab(family: LoadedFamily, rooms: Rooms) -> Comparison:
         base_sees,
         guessing,
         notice,
+        shown,
         places,
         lanes,
         folds,
-        panel,
         asking,
         [*filled, *revealed],
         own_room,

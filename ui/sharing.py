@@ -47,13 +47,7 @@ FORGETTING = "() => [[]]"
 
 def sharing(blocks: gr.Blocks, family: LoadedFamily, comparison: Comparison) -> None:
     """Add Share, the files and the history to the Compare tab, and open the link that the page came with."""
-    with comparison.panel:
-        shown = gr.CheckboxGroup(
-            [(LOOKS[stage].name, stage) for stage in family.columns],
-            value=list(family.columns),
-            label="Columns",
-            elem_id="shown",
-        )
+    shown = comparison.shown
     with comparison.folds:
         with gr.Accordion("History", open=False, elem_id="history"):
             past = gr.HTML([], html_template="<ol></ol>", js_on_load=script("history.js"), apply_default_css=False)
