@@ -14,7 +14,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.recipe import REPOSITORY
 from tests.hostile import LEAKS, ask, client, ended, join, post
-from ui.answering import LoadedFamily, told
+from ui.answering import COLUMNS, LoadedFamily, told
 from ui.columns import problem
 from ui.gate import LARGEST_BODY
 from ui.limits import RATES, Limits, in_time
@@ -224,7 +224,8 @@ def test_a_class_of_thirty_is_not_disturbed(
     def press_send(pupil: int) -> bool:
         session = f"pupil-{pupil}"
         assert ask(address, events["ask"], [None, "Hi", 0.3, 1, 8, 0, "the raw text", False], session=session) is None
-        columns = [join(address, events[name], [None, None], session=session) for name in ("fill", "fill_1", "fill_2")]
+        fills = [events[name] for name in ("fill", "fill_1", "fill_2")]
+        columns = [join(address, fill, [None, list(COLUMNS)], session=session) for fill in fills]
         shared = [join(address, events["offer_1"], [None, ["base"]], session=session) for _ in range(2)]
         wanted = {answer.json()["event_id"] for answer in (*columns, *shared)}
         return all(message["success"] for message in ended(address, wanted, session).values())
