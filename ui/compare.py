@@ -46,8 +46,9 @@ class Comparison:
 
     `settings` by the names they have in a link, `places` are where the columns stand. `asking` are the
     arguments of an event that sends the prompt, `filled` the events after which more is to be seen: a column
-    is full, or the names are revealed. The value of `request` is what is shown. The fourth column, of the policy of
-    the room `own_room`, is hidden with its lane until these `own_parts` are made visible.
+    is full, or the names are revealed. The value of `request` is what is shown, that of `shown` in which columns.
+    The fourth column, of the policy of the room `own_room`, is hidden with its lane until these `own_parts` are made
+    visible.
     """
 
     request: gr.State
