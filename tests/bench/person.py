@@ -94,7 +94,7 @@ class Person:
             pass
         for stage, call in self.columns.items():
             if only in (None, stage):
-                await self.join(call, [None] * len(call["inputs"]))
+                await self.join(call, [self.parts[part].get("value") for part in call["inputs"]])
         shown: dict[str, Any] = {}
         async for message in self.messages():
             if message["msg"] == "process_generating":
