@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -63,6 +63,7 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 # Sampling several answers at once takes a processor for a second or more: one after the other.
 HEAVY: dict[str, Any] = {"concurrency_id": "ranking", "concurrency_limit": 1, **QUIET}
 SKIP: Any = gr.skip()
+CAN, CANNOT = gr.update(interactive=True), gr.update(interactive=False)  # a button
 
 
 @dataclass(frozen=True)
@@ -197,20 +198,20 @@ def rank_half(
         None, html_template=BALLOT, js_on_load=script("ranking.js"), apply_default_css=False, elem_id="ballot"
     )
     with gr.Row(elem_id="voting"):
-        vote = gr.Button("Vote", variant="primary", elem_id="vote")
+        vote = gr.Button("Vote", variant="primary", interactive=False, elem_id="vote")
         withdraw = gr.Button("Take it back", interactive=False, elem_id="withdraw")
     verdict = gr.HTML(elem_id="rank-verdict", apply_default_css=False)
 
     offers, votes = Offers(family, rooms), Votes(family, rooms, len(parts))
-    asked = [task, prompt, ballot, notice, withdraw, verdict]
+    asked = [task, prompt, ballot, notice, vote, withdraw, verdict]
     writing: dict[str, Any] = {"fn": lambda: "<p>SFT is writing.</p>", "inputs": None, "outputs": notice, **QUIET}
     asking: dict[str, Any] = {"fn": offers.to, "inputs": [prompt, number, *who], "outputs": asked, **HEAVY}
     for event in (ask.click, prompt.submit):
         event(queue=False, **writing).then(**asking)
     following.click(queue=False, **writing).then(offers.to_the_next, [number, *who], asked, **HEAVY)
     unsure.click(queue=False, **writing).then(offers.where_unsure, [number, *who], asked, **HEAVY)
-    vote.click(votes.cast, [task, ballot, *who], [ballot, notice, verdict, cast_last, withdraw, *parts], **QUIET)
-    undone = [ballot, notice, verdict, withdraw, *parts]
+    vote.click(votes.cast, [task, ballot, *who], [ballot, notice, verdict, cast_last, vote, withdraw, *parts], **QUIET)
+    undone = [ballot, notice, verdict, vote, withdraw, *parts]
     withdraw.click(votes.take_back, [cast_last, task, ballot, room], undone, **QUIET)
     return notice, Controls({"prompt": prompt}, asking)
 
@@ -263,10 +264,10 @@ class Offers:
         prompt = plain(prompt)  # what is voted on must be written, and read again
         shuffled = tuple(random.sample(answers, len(answers)))
         new = Task(next(self.numbers), prompt, self.kinds.get(prompt, "own"), shuffled)
-        return new, prompt, new.ballot(), "", gr.Button(interactive=False), ""
+        return new, prompt, new.ballot(), "", CAN, CANNOT, ""
 
     def failed(self, error: InputError) -> tuple[Any, ...]:
-        return None, SKIP, None, problem(str(error)), gr.Button(interactive=False), ""
+        return None, SKIP, None, problem(str(error)), CANNOT, CANNOT, ""
 
 
 @dataclass(frozen=True)
@@ -282,21 +283,22 @@ class Votes:
             self.family.limits.admit()
             label = label_of(task, marked, room, annotator(nickname, person), self.family.name)
         except InputError as error:
-            return SKIP, problem(str(error)), SKIP, SKIP, SKIP, *[SKIP] * self.parts
+            return SKIP, problem(str(error)), SKIP, SKIP, SKIP, SKIP, *[SKIP] * self.parts
         assert task
         self.rooms.vote(label)
         rewards, said = None, ""
         if reward := self.rooms.reward(room):
-            rewards = reward.scores(task.exchanges, [answer.stopped for answer in task.answers])
-            said = agreement_line(reward, label, self.rooms.labels.of(room))
+            mine = [vote for vote in self.rooms.labels.of(room) if vote.annotator == label.annotator]
+            known = rewards_of(reward, mine)
+            rewards, said = [known[exchange] for exchange in task.exchanges], agreement_line(known, label, mine)
         shown = task.ballot() | marked | {"cast": True, "rewards": rewards}
-        return shown, "", said, label, gr.Button(interactive=True), *panels(self.rooms, room)
+        return shown, "", said, label, CANNOT, CAN, *panels(self.rooms, room)
 
     def take_back(self, label: Label, task: Task | None, marked: Any, room: str) -> list[Any]:
         self.rooms.withdraw(label)
         shown = task.ballot() | marked | {"cast": False, "rewards": None} if task and marked else SKIP
         said = "<p>Taken back: it counts no more.</p>"
-        return [shown, said, "", gr.Button(interactive=False), *panels(self.rooms, room)]
+        return [shown, said, "", CAN if task and marked else CANNOT, CANNOT, *panels(self.rooms, room)]
 
 
 def label_of(task: Task | None, marked: Any, room: str, annotator: str, family: str) -> Label:
@@ -330,12 +332,15 @@ def label_of(task: Task | None, marked: Any, room: str, annotator: str, family: 
     )
 
 
-def agreement_line(reward: RewardModel, label: Label, votes: Sequence[Label]) -> str:
+def rewards_of(reward: RewardModel, votes: Sequence[Label]) -> dict[tuple[str, str], float]:
+    """The rewards of all answers that were voted on, by (prompt, answer)."""
+    exchanges = [(vote.prompt, answer.text) for vote in votes for answer in vote.answers]
+    finished = [answer.stopped for vote in votes for answer in vote.answers]
+    return dict(zip(exchanges, reward.scores(exchanges, finished), strict=True))
+
+
+def agreement_line(rewards: Mapping[tuple[str, str], float], label: Label, mine: Sequence[Label]) -> str:
     """How often the reward model and the person agree, on these answers and on all of the person's votes."""
-    mine = [vote for vote in votes if vote.annotator == label.annotator]
-    exchanges = [(vote.prompt, answer.text) for vote in mine for answer in vote.answers]
-    finished = [answer.stopped for vote in mine for answer in vote.answers]
-    rewards = dict(zip(exchanges, reward.scores(exchanges, finished), strict=True))
     (right, pairs), (all_right, all_pairs) = agreement_with(rewards, [label]), agreement_with(rewards, mine)
     here = f"It orders {right} of {pairs} pairs as you do." if pairs else "You see no difference between them."
     so_far = f" So far: {all_right} of {all_pairs}, {100 * all_right / all_pairs:.0f} %." if all_pairs else ""

@@ -92,7 +92,7 @@ def tokens_tab(family: LoadedFamily, tab: gr.Tab, compared: gr.Textbox) -> Contr
         )
         number: dict[str, Any] = {"minimum": 0, "elem_classes": "token-number"}
         temperature = gr.Number(0, maximum=2, step=0.1, label="Temperature (0: the likeliest)", **number)
-        seed = gr.Number(0, precision=0, maximum=2**31, label="Seed (above 0)", **number)
+        seed = gr.Number(0, precision=0, maximum=2**31, label="Seed (of temperatures above 0)", **number)
     notice = gr.HTML(elem_id="token-notice")
     text = gr.HTML(idle("The answer will stand here."), elem_id="token-answer", js_on_load=CHOOSING)
     lists = gr.HTML(no_predictions(family.readers), elem_id="token-lists")
