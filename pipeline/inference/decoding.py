@@ -136,21 +136,33 @@ def complete(
 ) -> list[Completion]:
     """Continue many prompts, at most `batch_size` at a time, and return the completions in their order.
 
-    Prompts of similar length run together, which leaves little padding. See `decode` for what a row's
-    completion depends on.
+    See `decode` for what a row's completion depends on.
+    """
+    return [ended(tokens, stop) for tokens in continuations(model, prompts, decoding, stop, batch_size=batch_size)]
+
+
+def continuations(
+    model: Any,
+    prompts: list[list[int]],
+    decoding: Decoding,
+    stop: list[int],
+    seeds: Sequence[int] | None = None,
+    batch_size: int = 64,
+) -> list[list[int]]:
+    """What was written after each of many prompts, with the stop token where it came to one.
+
+    Prompts of similar length run together, which leaves little padding. `seeds` as in `decode`.
     """
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    completions = {}
+    written: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        written: list[list[int]] = [[] for _ in batch]
-        for news in decode(model, [prompts[index] for index in batch], decoding, stop):
-            for tokens, token in zip(written, news, strict=True):
+        own = seeds and [seeds[index] for index in batch]
+        for news in decode(model, [prompts[index] for index in batch], decoding, stop, own):
+            for index, token in zip(batch, news, strict=True):
                 if token is not None:
-                    tokens.append(token)
-        for index, tokens in zip(batch, written, strict=True):
-            completions[index] = ended(tokens, stop)
-    return [completions[index] for index in range(len(prompts))]
+                    written[index].append(token)
+    return written
 
 
 def ended(tokens: list[int], stop: list[int]) -> Completion:

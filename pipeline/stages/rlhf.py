@@ -26,7 +26,7 @@ from pipeline.checkpoint import Checkpoint, Family, read_json_lines, write_json_
 from pipeline.corpus.cards import Corpus, load_corpus
 from pipeline.corpus.ranking_prompts import RankingPrompt, balanced, held_out_prompts, policy_prompts
 from pipeline.errors import InputError
-from pipeline.inference.decoding import Completion, Decoding, complete
+from pipeline.inference.decoding import Completion, Decoding, complete, continuations
 from pipeline.inference.models import RewardModel, load_reward
 from pipeline.recipe import Recipe, RlhfSettings
 from pipeline.training import (
@@ -155,8 +155,36 @@ def algorithm(recipe: Recipe, work: Path) -> tuple[Any, Any]:
         **optimizer(recipe),
     )
     if settings.algorithm == "rloo":
-        return RLOOTrainer, RLOOConfig(**shared, normalize_advantages=True)
-    return GRPOTrainer, GRPOConfig(**shared, loss_type="dr_grpo", scale_rewards="none")
+        return Rloo, RLOOConfig(**shared, normalize_advantages=True)
+    return Grpo, GRPOConfig(**shared, loss_type="dr_grpo", scale_rewards="none")
+
+
+class Grpo(GRPOTrainer):
+    """TRL's trainer, with answers that are sampled here."""
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> tuple[list[list[int]], None]:
+        return sampled(self, prompt_ids), None
+
+
+class Rloo(RLOOTrainer):
+    """TRL's trainer, with answers that are sampled here."""
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> list[list[int]]:
+        return sampled(self, prompt_ids)
+
+
+def sampled(trainer: Any, prompts: list[list[int]]) -> list[list[int]]:
+    """An answer's tokens to each prompt, the stop token included, as rankings are sampled.
+
+    TRL calls `generate`, which takes about twice as long on a CPU: see `tests/bench/sampling.py`.
+    """
+    import torch
+
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    # From the trainer's random state, which its saves keep.
+    seeds = torch.randint(2**31, (len(prompts),)).tolist()
+    decoding = Decoding(trainer.max_completion_length, trainer.temperature)
+    return continuations(policy, prompts, decoding, stop_tokens(trainer.processing_class), seeds)
 
 
 def training_prompts(corpus: Corpus, recipe: Recipe, tokenizer: Any) -> Dataset:
