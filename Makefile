@@ -4,7 +4,7 @@ RECIPE ?= tiny
 FAMILY ?= checkpoints/tiny
 BIN := .venv/bin
 
-.PHONY: demo test fuzz train check pictures clean chromium npm
+.PHONY: demo test fuzz bench train check pictures clean chromium npm
 
 demo: .venv/installed                ## open the page with the bundled family
 	$(BIN)/python app.py --open --family $(FAMILY)
@@ -14,6 +14,9 @@ test: .venv/installed chromium npm   ## train a nano family and test everything 
 
 fuzz: .venv/installed                ## send 10,000 hostile cases to the page and the command line
 	HOSTILE_CASES=10000 $(BIN)/python -m pytest -q tests/test_hostile.py
+
+bench: .venv/installed               ## measure everything, beside other ways, into BENCHMARKS.md
+	$(BIN)/python -m tests.bench --family $(FAMILY)
 
 train: .venv/installed               ## train a family: make train RECIPE=nano
 	$(BIN)/python -m pipeline run --recipe $(RECIPE)

@@ -24,6 +24,7 @@ from typing import Any
 import httpx
 
 from pipeline.recipe import REPOSITORY
+from tests.bench.figures import Measured
 from tests.bench.person import Comparison, Person
 
 QUESTION = "What is the capital of France?"
@@ -196,6 +197,60 @@ async def memory(address: str, server: Server, comparisons: int, people: int) ->
     return {"comparisons": comparisons, "resident MB, at every tenth": [round(size) for size in sizes]}
 
 
+def figures_of(family: str, rounds: int, people: list[int], comparisons: int) -> dict[str, dict[str, Any]]:
+    """All figures, by what they are about."""
+    figures: dict[str, dict[str, Any]] = {}
+    load = os.getloadavg()[0]
+    with served(family) as (address, server, seconds):
+        figures["start"] = {"from the command to the page, s": seconds, "processor seconds": server.processor_seconds}
+        figures["one person"] = asyncio.run(one_person(address, server, rounds))
+        for number in people:
+            figures[f"{number} people"] = asyncio.run(many(address, server, number))
+        if comparisons:
+            figures["memory"] = asyncio.run(memory(address, server, comparisons, 8))
+    plain = figures["plain generate"] = plain_generate(family, rounds)
+    alone = figures["one person"]
+    figures["ratios"] = {
+        "together / slowest alone": alone["three answers together, s"] / alone["slowest answer alone, s"],
+        "the same in processor seconds": alone["processor seconds of a comparison"]
+        / alone["processor seconds of the slowest alone"],
+        "together / three generates in sequence": alone["three answers together, s"] / plain["three in sequence, s"],
+        "server / three generates, processor seconds": alone["processor seconds of a comparison"]
+        / plain["processor seconds"],
+    } | {
+        f"{number} people / three generates, processor seconds": figures[f"{number} people"]["processor seconds"]
+        / plain["processor seconds"]
+        for number in people
+    }
+    figures["load (1 minute), processors"] = {"before": load, "after": os.getloadavg()[0], "processors": os.cpu_count()}
+    return figures
+
+
+def measure(family: Path) -> list[Measured]:
+    """The figures that have goals, for one person alone and for twenty at once."""
+    figures = figures_of(str(family), rounds=5, people=[20], comparisons=500)
+    alone, twenty, ratios = figures["one person"], figures["20 people"], figures["ratios"]
+    sizes = figures["memory"]["resident MB, at every tenth"]
+    return [
+        Measured("from the command to the page", figures["start"]["from the command to the page, s"], "s", at_most=8),
+        Measured("first token of the last column", alone["first token of the last column, s"], "s", at_most=0.25),
+        Measured("three answers together / slowest alone", ratios["together / slowest alone"], at_most=1.3),
+        Measured(
+            "three answers together / three generate calls in sequence",
+            ratios["together / three generates in sequence"],
+            at_most=1,
+        ),
+        Measured("20 people at once: with all answers", twenty["with all answers"], at_least=20),
+        Measured("20 people at once: with another's prompt", twenty["with another's prompt"], at_most=0),
+        Measured("20 people at once: median time", twenty["median s"], "s", at_most=10),
+        Measured("20 people at once", twenty["tokens/s, all together"], "tokens/s"),
+        Measured("memory before 500 comparisons", sizes[0], "MB"),
+        Measured("memory after 250", sizes[5], "MB"),
+        Measured("memory after 500", sizes[-1], "MB"),
+        Measured("memory after 500 / after 250", sizes[-1] / sizes[5], at_most=1.05),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the page.")
     parser.add_argument("--family", default=str(REPOSITORY / "checkpoints" / "tiny"), help="folder of checkpoints")
@@ -204,31 +259,7 @@ def main() -> None:
     parser.add_argument("--comparisons", type=int, default=500, help="comparisons to watch the memory over; 0: none")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
-
-    figures: dict[str, dict[str, Any]] = {}
-    load = os.getloadavg()[0]
-    with served(options.family) as (address, server, seconds):
-        figures["start"] = {"from the command to the page, s": seconds, "processor seconds": server.processor_seconds}
-        figures["one person"] = asyncio.run(one_person(address, server, options.rounds))
-        for people in options.people:
-            figures[f"{people} people"] = asyncio.run(many(address, server, people))
-        if options.comparisons:
-            figures["memory"] = asyncio.run(memory(address, server, options.comparisons, 8))
-    plain = figures["plain generate"] = plain_generate(options.family, options.rounds)
-    alone = figures["one person"]
-    figures["ratios"] = {
-        "together / slowest alone (at most 1.3)": alone["three answers together, s"] / alone["slowest answer alone, s"],
-        "the same in processor seconds": alone["processor seconds of a comparison"]
-        / alone["processor seconds of the slowest alone"],
-        "together / three generates in sequence": alone["three answers together, s"] / plain["three in sequence, s"],
-        "server / three generates, processor seconds": alone["processor seconds of a comparison"]
-        / plain["processor seconds"],
-    } | {
-        f"{people} people / three generates, processor seconds": figures[f"{people} people"]["processor seconds"]
-        / plain["processor seconds"]
-        for people in options.people
-    }
-    figures["load (1 minute), processors"] = {"before": load, "after": os.getloadavg()[0], "processors": os.cpu_count()}
+    figures = figures_of(options.family, options.rounds, options.people, options.comparisons)
     for title, rows in figures.items():
         print(title)
         for name, value in rows.items():
