@@ -1,10 +1,12 @@
 """The RLHF stage earns more reward than SFT, stays measurable, stops when it should, and can be resumed."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -15,6 +17,8 @@ from pipeline.corpus.cards import load_corpus
 from pipeline.corpus.ranking_prompts import held_out_texts
 from pipeline.corpus.splits import same_text
 from pipeline.errors import InputError
+from pipeline.inference.decoding import Completion
+from pipeline.inference.divergence import divergence_from_start
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.stages import rlhf
 from pipeline.training import FIXED_PROMPTS
@@ -233,14 +237,24 @@ def test_what_the_annotator_cannot_tell_apart_is_half_a_win() -> None:
     assert rlhf.win_rate([0.9, 0.5, 0.51, 0.1], [0.2, 0.5, 0.5, 0.6]) == 0.5
 
 
-def test_log_probabilities_are_those_of_single_tokens(family: Family) -> None:
-    model = AutoModelForCausalLM.from_pretrained(family.path / "sft", dtype=torch.float32)
-    found = rlhf.answer_logprobs(model, [[1, 20, 3, 2], [1, 30, 2]], [[40, 41, 3], [50]], temperature=0.5)
-    with torch.no_grad():
-        logprobs = (model(input_ids=torch.tensor([[1, 20, 3, 2, 40, 41, 3]])).logits[0] / 0.5).log_softmax(-1)
-        single = (model(input_ids=torch.tensor([[1, 30, 2]])).logits[0, -1] / 0.5).log_softmax(-1)[50]
-    expected = logprobs[3, 40] + logprobs[4, 41] + logprobs[5, 3]
-    assert found.tolist() == pytest.approx([expected.item(), single.item()], abs=1e-4)
+def test_the_divergence_is_that_of_the_adapter_at_every_token_of_an_answer(family: Family) -> None:
+    sft = AutoModelForCausalLM.from_pretrained(family.path / "sft", dtype=torch.float32)
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    policy = get_peft_model(copy.deepcopy(sft), lora)
+    prompts, end = [[1, 20, 3, 2], [1, 30, 2]], 3
+    completions = [Completion([40, 41], stopped=True), Completion([50], stopped=False)]
+
+    def expected(prompt: list[int], written: list[int]) -> float:
+        with torch.no_grad():
+            tokens = torch.tensor([prompt + written])
+            moved, start = ((model(tokens).logits[0] / 0.5).log_softmax(-1) for model in (policy, sft))
+        steps = slice(len(prompt) - 1, len(prompt) + len(written) - 1)
+        return torch.nn.functional.kl_div(start[steps], moved[steps], reduction="sum", log_target=True).item()
+
+    found = divergence_from_start(policy, prompts, completions, end, temperature=0.5)
+    assert found > 0.01
+    both = [expected(prompts[0], [40, 41, end]), expected(prompts[1], [50])]
+    assert found == pytest.approx(sum(both) / 2, rel=1e-4)
 
 
 def test_prompts_that_leave_no_room_are_left_out(family: Family, recipe: Recipe) -> None:

@@ -1,6 +1,10 @@
 """How far a policy has moved from another model, at the tokens of its own answers."""
 
+from collections.abc import Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
+
+from pipeline.inference.decoding import Completion
 
 if TYPE_CHECKING:
     import torch
@@ -29,3 +33,20 @@ def divergence(policy: "torch.Tensor", other: "torch.Tensor", written: list[list
     steps = range(policy.shape[1])
     counted = torch.tensor([[step < len(row) for step in steps] for row in written], device=policy.device)
     return ((policy.exp() * (policy - other)).sum(-1) * counted).sum(-1).tolist()
+
+
+def divergence_from_start(
+    policy: Any, prompts: Sequence[list[int]], completions: Sequence[Completion], end: int, temperature: float
+) -> float:
+    """Mean KL in nats an answer of a policy with an adapter from the model below it, at the policy's own answers.
+
+    `end` is the token that a finished answer ends with; temperature is that of sampling.
+    """
+    sums: list[float] = []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        written = [completion.tokens + [end] * completion.stopped]
+        moved = next_logprobs(policy, prompt, written, temperature)
+        with policy.disable_adapter():
+            start = next_logprobs(policy, prompt, written, temperature)
+        sums += divergence(moved, start, written)
+    return fmean(sums)

@@ -18,8 +18,8 @@ from pipeline.adapters import low_rank
 from pipeline.chat_format import END, decode_answer, encode_prompt, stop_tokens
 from pipeline.checkpoint import Checkpoint, Family, write_json_lines, write_record, writing
 from pipeline.errors import InputError
-from pipeline.inference.decoding import Completion, Decoding, complete
-from pipeline.inference.divergence import divergence, next_logprobs
+from pipeline.inference.decoding import Decoding, complete
+from pipeline.inference.divergence import divergence_from_start
 from pipeline.inference.models import RewardModel, checked, load_reward
 from pipeline.recipe import Recipe, RlhfSettings, load_recipe
 from pipeline.rooms.adapters import reward_of
@@ -123,6 +123,7 @@ class Watching(TrainerCallback):
 
     def __init__(self, tokenizer: Any, reward: RewardModel, recipe: Recipe, report: Report) -> None:
         self.tokenizer = tokenizer
+        self.end = tokenizer.convert_tokens_to_ids(END)
         self.reward = reward
         self.settings = recipe.rlhf
         self.report = report
@@ -160,22 +161,9 @@ class Watching(TrainerCallback):
         ]
         check = {
             "reward": fmean(rewards),
-            "kl": self.divergence(model, completions),
+            "kl": divergence_from_start(model, self.encoded, completions, self.end, self.settings.temperature),
             "length": fmean(len(completion.tokens) for completion in completions),
         }
         self.records += answers
         self.checks.append(check)
         self.report({"step": step, "steps": self.settings.steps, "check": check, "answers": answers})
-
-    def divergence(self, model: Any, completions: list[Completion]) -> float:
-        """Mean KL(policy || start) in nats an answer, on the policy's own answers."""
-        end = self.tokenizer.convert_tokens_to_ids(END)
-        temperature = self.settings.temperature
-        sums = []
-        for prompt, completion in zip(self.encoded, completions, strict=True):
-            written = [completion.tokens + [end] * completion.stopped]
-            policy = next_logprobs(model, prompt, written, temperature)
-            with model.disable_adapter():
-                start = next_logprobs(model, prompt, written, temperature)
-            sums += divergence(policy, start, written)
-        return fmean(sums)

@@ -26,7 +26,8 @@ from pipeline.checkpoint import Checkpoint, Family, read_json_lines, write_json_
 from pipeline.corpus.cards import Corpus, load_corpus
 from pipeline.corpus.ranking_prompts import RankingPrompt, balanced, held_out_prompts, policy_prompts
 from pipeline.errors import InputError
-from pipeline.inference.decoding import Completion, Decoding, complete, continuations
+from pipeline.inference.decoding import Decoding, complete, continuations
+from pipeline.inference.divergence import divergence_from_start
 from pipeline.inference.models import RewardModel, load_reward
 from pipeline.recipe import Recipe, RlhfSettings
 from pipeline.training import (
@@ -45,7 +46,7 @@ from pipeline.training import (
 )
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 Record = dict[str, Any]
 WIN_RATE = "held_out_win_rate"
@@ -276,6 +277,7 @@ class HeldOutChecks(TrainerCallback):
         self.prompts = prompts
         self.encoded = [encode_prompt(tokenizer, prompt.prompt) for prompt in prompts]
         self.tokenizer = tokenizer
+        self.end = tokenizer.convert_tokens_to_ids(END)
         self.reward = reward
         self.settings = recipe.rlhf
         self.decoding = Decoding(self.settings.max_new_tokens, self.settings.temperature, seed=recipe.seed)
@@ -309,21 +311,14 @@ class HeldOutChecks(TrainerCallback):
                 WIN_RATE: win_rate(grades, sft_grades),
                 "held_out_reward": fmean(self.reward.scores(exchanges)),
                 "held_out_grade": fmean(grades),
-                "held_out_kl": self.divergence(model, completions),
+                "held_out_kl": divergence_from_start(
+                    model, self.encoded, completions, self.end, self.settings.temperature
+                ),
                 "held_out_length": fmean(len(completion.tokens) for completion in completions),
                 "held_out_unfinished": fmean(not completion.stopped for completion in completions),
             }
             | ({"held_out_declined_harmful": fmean(harmful)} if harmful else {})
         )
-
-    def divergence(self, model: Any, completions: list[Completion]) -> float:
-        """KL(policy || SFT) in nats an answer, estimated on the policy's own answers."""
-        end = self.tokenizer.convert_tokens_to_ids(END)
-        answers = [completion.tokens + [end] * completion.stopped for completion in completions]
-        policy = answer_logprobs(model, self.encoded, answers, self.settings.temperature)
-        with model.disable_adapter():
-            reference = answer_logprobs(model, self.encoded, answers, self.settings.temperature)
-        return (policy - reference).mean().item()
 
 
 class Snapshots(TrainerCallback):
@@ -347,22 +342,6 @@ def merged(sft: Checkpoint, snapshot: Path) -> Any:
     """The SFT model with a snapshot's adapter added to its weights."""
     model = AutoModelForCausalLM.from_pretrained(sft.path, dtype="float32")
     return PeftModel.from_pretrained(model, snapshot).merge_and_unload()
-
-
-def answer_logprobs(
-    model: Any, prompts: list[list[int]], answers: list[list[int]], temperature: float
-) -> "torch.Tensor":
-    """Log-probability of each answer after its prompt, in nats, at a sampling temperature. [rows]"""
-    import torch
-
-    sums = []
-    for prompt, answer in zip(prompts, answers, strict=True):
-        tokens = torch.tensor([prompt + answer], device=model.device)
-        with torch.inference_mode():
-            logits = model(input_ids=tokens[:, :-1], logits_to_keep=len(answer)).logits[0].float()
-        logprobs = (logits / temperature).log_softmax(-1)
-        sums.append(logprobs.gather(-1, tokens[0, len(prompt) :, None]).sum())
-    return torch.stack(sums)
 
 
 def win_rate(grades: list[float], rivals: list[float]) -> float:
