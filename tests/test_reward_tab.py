@@ -75,6 +75,14 @@ def test_another_stage_can_be_chosen_and_enter_draws(page: Page) -> None:
     assert page.locator("#clouds .rlhf .ring").count() == 1
 
 
+def test_a_drawing_that_takes_too_long_is_ended(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ui.limits.LONGEST_SECONDS", 0.0)
+    page.locator("#draw").click()
+    expect(page.locator("#draw-notice .problem")).to_contain_text("longer than 0 seconds")
+    monkeypatch.undo()
+    draw(page)
+
+
 def test_identical_answers_are_grouped(page: Page) -> None:
     page.get_by_label("number input for Temperature").fill("0")
     page.get_by_label("number input for Temperature").press("Tab")

@@ -18,6 +18,7 @@ from ui.answering import LoadedFamily
 from ui.clouds import Tried, Version, clouds, progress, ranked, score, thin_line, tried_list
 from ui.columns import LOOKS, problem
 from ui.controls import Controls
+from ui.limits import in_time
 
 EXAMPLE = "Can coughing effectively stop a heart attack?"
 EXAMPLE_ANSWER = "No. Coughing cannot stop a heart attack. Call the emergency number at once."
@@ -159,17 +160,22 @@ def best_of_half(
         listed = ""
         for done, stage in enumerate(order):
             latest = 0.0
-            for drawing in draw(family.local[stage], reward, request.prompt, request.decoding, request.count):
-                if request.halted.is_set():
-                    yield "<p>Stopped by you.</p>", gr.skip(), gr.skip(), gr.skip()
-                    return
-                if not drawing.samples and time.monotonic() - latest >= SECONDS_BETWEEN_VIEWS:
-                    latest = time.monotonic()
-                    words = progress(drawing, done, len(order), longest)
-                    if done or drawing.tokens > 1:
-                        yield words, gr.skip(), gr.skip(), gr.skip()
-                    else:
-                        yield words, clouds(stages, {}, request.stage, family.scale), "", None
+            drawn = draw(family.local[stage], reward, request.prompt, request.decoding, request.count)
+            try:
+                for drawing in in_time(drawn):
+                    if request.halted.is_set():
+                        yield "<p>Stopped by you.</p>", gr.skip(), gr.skip(), gr.skip()
+                        return
+                    if not drawing.samples and time.monotonic() - latest >= SECONDS_BETWEEN_VIEWS:
+                        latest = time.monotonic()
+                        words = progress(drawing, done, len(order), longest)
+                        if done or drawing.tokens > 1:
+                            yield words, gr.skip(), gr.skip(), gr.skip()
+                        else:
+                            yield words, clouds(stages, {}, request.stage, family.scale), "", None
+            except InputError as error:
+                yield problem(str(error)), gr.skip(), gr.skip(), gr.skip()
+                return
             drawings[stage] = drawing
             listed = listed or ranked(drawing, family.scale)
             picture = clouds(stages, drawings, request.stage, family.scale)
