@@ -81,6 +81,11 @@ def resume(trainer: Any, work: Path) -> None:
     trainer.train(resume_from_checkpoint=last_save(work))
 
 
+def trained(trainer: Any) -> Any:
+    """A trainer's model as it is used afterwards: in the precision of its weights, not in that of training."""
+    return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+
+
 def last_save(work: Path) -> str | None:
     """The newest complete save of a trainer; a newer one that a crash cut short is deleted.
 

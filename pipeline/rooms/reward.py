@@ -28,7 +28,7 @@ from pipeline.recipe import Recipe, load_recipe
 from pipeline.rooms.labels import Label
 from pipeline.run import RECIPE
 from pipeline.stages.reward import judged, length, mean_of_sft, reward_arguments, scores, training_pairs
-from pipeline.training import StopOnNaN, keep_memory, metrics, save_adapter
+from pipeline.training import StopOnNaN, keep_memory, metrics, save_adapter, trained
 
 # Rankings of the original held-out set that are read before and after: all of them would take longer than training.
 ORIGINAL_TEST = 60
@@ -73,7 +73,7 @@ def retrain(family: Family, labels: Sequence[Label], room: Family, report: Repor
     before = measured()
     with tempfile.TemporaryDirectory() as work:
         trainer = train(model, tokenizer, shown, recipe, Path(work), report)
-    model = trainer.model
+    model = trained(trainer)
     model.to(torch.bfloat16).float()  # the figures are those of the weights as they are saved
     after = measured()
     figures = {

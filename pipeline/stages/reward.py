@@ -35,6 +35,7 @@ from pipeline.training import (
     keep_memory,
     metrics,
     resume,
+    trained,
     trainer_arguments,
 )
 
@@ -66,7 +67,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     work = family.work("reward")
     clock = Clock(work)
     trainer = train(recipe, str(sft.path), tokenizer, training, work, clock)
-    model = merged(trainer.model, sft, AutoModelForSequenceClassification, num_labels=1)
+    model = merged(trained(trainer), sft, AutoModelForSequenceClassification, num_labels=1)
     model.to(torch.bfloat16).float()  # the figures are those of the weights as they are saved
     offset = mean_of_sft(judged(model, tokenizer, training))
     return finish(
