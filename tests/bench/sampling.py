@@ -17,7 +17,7 @@ from pipeline.chat_format import encode_prompt, stop_tokens
 from pipeline.checkpoint import Family
 from pipeline.corpus.cards import load_corpus
 from pipeline.corpus.ranking_prompts import policy_prompts
-from pipeline.inference.decoding import Decoding, complete
+from pipeline.inference.decoding import Decoding, complete, left_padded
 from pipeline.recipe import RlhfSettings, load_recipe
 from pipeline.run import RECIPE
 from tests.bench.figures import Measured
@@ -62,9 +62,7 @@ def measure(family: Path) -> list[Measured]:
 def generated(
     model: Any, prompts: Completions, settings: RlhfSettings, temperature: float, stop: list[int], padding: int
 ) -> Completions:
-    longest = max(map(len, prompts))
-    tokens = torch.tensor([[padding] * (longest - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    tokens, mask, _ = left_padded(prompts, model.device)
     drawing: dict[str, Any] = {"temperature": temperature, "top_k": 0} if temperature else {}
     with torch.no_grad():
         written = model.generate(
@@ -76,7 +74,7 @@ def generated(
             pad_token_id=padding,
             **drawing,
         )
-    return [until(stop, row) for row in written[:, longest:].tolist()]
+    return [until(stop, row) for row in written[:, tokens.shape[1] :].tolist()]
 
 
 def until(stop: list[int], tokens: list[int]) -> list[int]:

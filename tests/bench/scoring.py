@@ -34,9 +34,9 @@ def measure(family: Path) -> list[Measured]:
         Measured("scoring", len(exchanges) / seconds, "answers/s"),
         Measured("transformers' pipeline", len(exchanges) / others_seconds, "answers/s"),
         Measured("scoring / pipeline", others_seconds / seconds, at_least=1),
-        Measured("largest difference of a score", max(map(abs_difference, ours, others)), at_most=0.001),
+        Measured(
+            "largest difference of a score",
+            max(abs(one - other) for one, other in zip(ours, others, strict=True)),
+            at_most=0.001,
+        ),
     ]
-
-
-def abs_difference(one: float, other: float) -> float:
-    return abs(one - other)

@@ -39,8 +39,9 @@ def measure(family: Path) -> list[Measured]:
         (Path(folder) / "tokenizer").symlink_to((family / "tokenizer").absolute())
         run_stage("base", recipe, Family(Path(folder)))
         ours = Family(Path(folder)).checkpoint("base").figures
-        blocks = blocks_of(recipe, Family(Path(folder)))
-        plain = plain_speed(recipe, blocks, Path(folder))
+        tokenizer = AutoTokenizer.from_pretrained(family / "tokenizer")
+        blocks = blocks_of(recipe, Family(Path(folder)), tokenizer)
+        plain = plain_speed(recipe, blocks, tokenizer, Path(folder))
         compiled = compiled_speed(recipe, blocks)
     return [
         Measured("base stage", ours["tokens_per_second"], "tokens/s"),
@@ -53,15 +54,14 @@ def measure(family: Path) -> list[Measured]:
     ]
 
 
-def blocks_of(recipe: Recipe, family: Family) -> Any:
+def blocks_of(recipe: Recipe, family: Family, tokenizer: Any) -> Any:
     """What the stage has read, once more: it keeps nothing that it needed to resume."""
     assert isinstance(recipe.base, BaseSettings)
-    tokenizer = AutoTokenizer.from_pretrained(family.checkpoint("tokenizer").path)
     count = STEPS * recipe.base.batch_size
     return packed_blocks(recipe, family, load_corpus(recipe.corpus), tokenizer, family.path / "blocks.npy", count)
 
 
-def plain_speed(recipe: Recipe, blocks: Any, folder: Path) -> float:
+def plain_speed(recipe: Recipe, blocks: Any, tokenizer: Any, folder: Path) -> float:
     """transformers' Trainer with its own settings for everything."""
     speed = Speed()
     arguments = TrainingArguments(
@@ -73,22 +73,9 @@ def plain_speed(recipe: Recipe, blocks: Any, folder: Path) -> float:
             row = super().__getitem__(index)
             return row | {"labels": row["input_ids"]}
 
-    model = LlamaForCausalLM(model_config(recipe, Vocabulary(recipe)))
+    model = LlamaForCausalLM(model_config(recipe, tokenizer))
     Trainer(model=model, args=arguments, train_dataset=Labelled(blocks), callbacks=[speed]).train()
     return arguments.per_device_train_batch_size * recipe.context / median(speed.step_seconds)
-
-
-class Vocabulary:
-    """What `model_config` asks of a tokenizer."""
-
-    eos_token_id = pad_token_id = 0
-
-    def __init__(self, recipe: Recipe) -> None:
-        assert recipe.tokenizer
-        self.size = recipe.tokenizer.vocabulary_size
-
-    def __len__(self) -> int:
-        return self.size
 
 
 def compiled_speed(recipe: Recipe, blocks: Any) -> float:
