@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pipeline import processes
 from pipeline.checkpoint import ANSWERING, STAGES, Family, open_family, write_json_lines
 from pipeline.corpus.cards import load_corpus
 from pipeline.errors import InputError
@@ -36,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.run(options)
     except InputError as error:
-        print(f"stagewise: error: {error}", file=sys.stderr)
+        if processes.is_main():
+            print(f"stagewise: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stagewise: interrupted; the same command goes on from the last save", file=sys.stderr)

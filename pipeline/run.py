@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import yaml
 
+from pipeline import processes
 from pipeline.checkpoint import STAGES, Checkpoint, Family, write_whole
 from pipeline.corpus.cards import load_corpus
 from pipeline.errors import InputError
@@ -26,6 +27,9 @@ PURPOSE = {
     "dpo": "learns the same preference without a reward model",
 }
 
+# Made by the main process, while the others wait.
+ALONE = {"tokenizer", "pretrained"}
+
 
 def run_all(recipe: Recipe, family: Family, until: str | None = None) -> None:
     """Train every stage that is not finished, in order, up to and including `until`.
@@ -40,7 +44,7 @@ def run_all(recipe: Recipe, family: Family, until: str | None = None) -> None:
             check_origin(recipe, corpus, family.checkpoint(stage))
         for stage in stages:
             if stage in finished:
-                print(f"{stage}: finished already", flush=True)
+                say(f"{stage}: finished already")
             else:
                 train(stage, recipe, corpus, family)
 
@@ -69,14 +73,25 @@ def train(stage: str, recipe: Recipe, corpus: str, family: Family) -> None:
     """Run one stage and say what it does, how long it took and what came out."""
     module = module_of(stage, recipe)
     for part in periods_to_train(recipe, corpus, family) if stage == "base" else [recipe]:
-        begin(stage, part, corpus, family)
-        write_whole(family.path / RECIPE, yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True))
-        print(f"{stage}: {PURPOSE[module]}", flush=True)
-        checkpoint = importlib.import_module(f"pipeline.stages.{module}").run(part, family)
+        if processes.is_main():
+            begin(stage, part, corpus, family)
+            write_whole(family.path / RECIPE, yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True))
+        say(f"{stage}: {PURPOSE[module]}")
+        processes.wait()
+        if processes.is_main() or module not in ALONE:
+            importlib.import_module(f"pipeline.stages.{module}").run(part, family)
+        processes.wait()
+        checkpoint = family.checkpoint(stage)
         seconds = f"{checkpoint.record['seconds']:.0f} seconds"
         named = checkpoint.figures.items()
         figures = [f"{name} {value:.4g}" for name, value in named if isinstance(value, int | float)]
-        print(f"{stage}: " + ", ".join([seconds, *figures]), flush=True)
+        say(f"{stage}: " + ", ".join([seconds, *figures]))
+
+
+def say(line: str) -> None:
+    """Once, however many processes train."""
+    if processes.is_main():
+        print(line, flush=True)
 
 
 def module_of(stage: str, recipe: Recipe) -> str:
@@ -134,7 +149,13 @@ def check_origin(recipe: Recipe, corpus: str, checkpoint: Checkpoint) -> None:
 
 @contextmanager
 def sole_run(family: Family) -> Iterator[None]:
-    """Hold the family's lock, which ends with the process. Raises InputError if another run holds it."""
+    """Hold the family's lock, which ends with the process. Raises InputError if another run holds it.
+
+    Of several processes that train together the main one holds it for all.
+    """
+    if not processes.is_main():
+        yield
+        return
     work = family.path / ".work"
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:

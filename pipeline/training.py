@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback
 
+from pipeline import processes
 from pipeline.chat_format import decode_answer, encode_prompt, encode_text, stop_tokens
 from pipeline.checkpoint import (
     Checkpoint,
@@ -46,7 +47,10 @@ def trainer_arguments(
     logging_steps: int = 10,
     **more: Any,
 ) -> dict[str, Any]:
-    """Keyword arguments that `TrainingArguments` and every TRL config accept."""
+    """Keyword arguments that `TrainingArguments` and every TRL config accept.
+
+    `batch_size` is what all processes read together in a step. Raises InputError if they cannot share it evenly.
+    """
     import torch
 
     from pipeline.precision import training_precision
@@ -58,7 +62,7 @@ def trainer_arguments(
         "save_steps": save_every,
         "save_total_limit": 2,
         "learning_rate": learning_rate,
-        "per_device_train_batch_size": batch_size,
+        "per_device_train_batch_size": processes.dealt_out(batch_size),
         "logging_steps": logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,  # hides a NaN loss from StopOnNaN
@@ -79,6 +83,7 @@ def resume(trainer: Any, work: Path) -> None:
         if weight.requires_grad:
             weight.data = weight.data.float()
     trainer.train(resume_from_checkpoint=last_save(work))
+    processes.wait()
 
 
 def trained(trainer: Any) -> Any:
@@ -95,7 +100,8 @@ def last_save(work: Path) -> str | None:
     for save in saves:
         if is_complete(save):
             return str(save)
-        shutil.rmtree(save)
+        if processes.is_main():
+            shutil.rmtree(save)
     return None
 
 
@@ -132,11 +138,12 @@ class Samples(TrainerCallback):
         self.records = [record for record in earlier if record["step"] <= step]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if state.global_step == 0:
+        if state.global_step == 0 and processes.is_main():
             self.answer(0, model)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+        due = state.global_step % self.every == 0 or state.global_step == state.max_steps
+        if due and processes.is_main():
             self.answer(state.global_step, model)
 
     def answer(self, step: int, model: Any) -> None:
@@ -173,7 +180,14 @@ class Progress(TrainerCallback):
         self.bar: tqdm[Any] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name, unit="step", mininterval=2)
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc=self.name,
+            unit="step",
+            mininterval=2,
+            disable=not processes.is_main(),
+        )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         assert self.bar is not None
@@ -206,7 +220,8 @@ class Clock(TrainerCallback):
         temporary.replace(self.path)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.save()
+        if processes.is_main():
+            self.save()
 
 
 class StopOnNaN(TrainerCallback):
@@ -246,16 +261,21 @@ def finish(
     """Write a trained stage's checkpoint, whole or not at all, and remove its work folder."""
     import torch
 
-    with writing(family.path / stage) as folder:
-        model.to(torch.bfloat16).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        write_json_lines(folder / "metrics.jsonl", metrics)
-        write_json_lines(folder / "samples.jsonl", samples)
-        (folder / "README.md").write_text(model_card(stage, recipe, model, figures), encoding="utf-8")
-        if extra is not None:
-            extra(folder)
-        write_record(folder, stage, recipe, corpus=corpus, parent=parent, steps=steps, seconds=seconds, figures=figures)
-    shutil.rmtree(family.work(stage))
+    processes.wait()  # nobody reads the work folder any more
+    if processes.is_main():
+        with writing(family.path / stage) as folder:
+            model.to(torch.bfloat16).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            write_json_lines(folder / "metrics.jsonl", metrics)
+            write_json_lines(folder / "samples.jsonl", samples)
+            (folder / "README.md").write_text(model_card(stage, recipe, model, figures), encoding="utf-8")
+            if extra is not None:
+                extra(folder)
+            write_record(
+                folder, stage, recipe, corpus=corpus, parent=parent, steps=steps, seconds=seconds, figures=figures
+            )
+        shutil.rmtree(family.work(stage))
+    processes.wait()
     return family.checkpoint(stage)
 
 

@@ -143,19 +143,18 @@ def test_a_broken_run_goes_on_to_the_same_result(
     checkpoint: Checkpoint, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = random_family(tmp_path / "family", ("base", "sft"))
-    append = ranking.append
+    write_whole = ranking.write_whole
 
-    def append_two(path: Path, record: dict[str, Any]) -> None:
-        if record["metrics"]["batch"] == 3:
-            with path.open("a") as file:
-                file.write('{"rankings": [{"id": "to')  # what a crash in mid-write leaves
+    def write_two(path: Path, text: str) -> None:
+        if path.name == "batch-00003.json":
+            path.with_name(f".{path.name}.writing").write_text(text[:20])  # what a crash in mid-write leaves
             raise KeyboardInterrupt
-        append(path, record)
+        write_whole(path, text)
 
-    monkeypatch.setattr(ranking, "append", append_two)
+    monkeypatch.setattr(ranking, "write_whole", write_two)
     with pytest.raises(KeyboardInterrupt):
         ranking.run(recipe, family)
-    monkeypatch.setattr(ranking, "append", append)
+    monkeypatch.setattr(ranking, "write_whole", write_whole)
     assert not family.has("ranking")
 
     ranked: list[str] = []

@@ -28,7 +28,7 @@ PAGES = (REPOSITORY / "README.md", REPOSITORY / "pipeline" / "publish" / "README
 README, WAYS = (page.read_text(encoding="utf-8") for page in PAGES)
 COMMANDS = [line.strip() for text in (README, WAYS) for line in text.splitlines() if line.startswith("    ")]
 ADDRESS = "http://127.0.0.1:7860"
-PIPELINE = [command for command in COMMANDS if command.startswith(".venv/bin/python -m pipeline")]
+PIPELINE = [command for command in COMMANDS if " -m pipeline " in command]
 APP = sorted({command for command in COMMANDS if command.startswith(".venv/bin/python app.py")})
 PATIENCE = 120  # seconds
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import processes
+from pipeline.errors import InputError
 from pipeline.training import Clock, StopOnNaN, last_save, saved_step
 
 
@@ -36,6 +38,15 @@ def test_time_is_counted_over_several_runs(tmp_path: Path) -> None:
     first.earlier = 100.0
     first.save()
     assert 100 <= Clock(tmp_path).seconds < 160
+
+
+def test_processes_share_a_batch_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processes.dealt_out(32) == 32
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert processes.dealt_out(32) == 8
+    for batch_size in (2, 30):
+        with pytest.raises(InputError, match=f"4 processes cannot share a batch of {batch_size} evenly"):
+            processes.dealt_out(batch_size)
 
 
 def test_a_loss_that_is_no_number_ends_the_run() -> None:

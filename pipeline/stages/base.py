@@ -24,6 +24,7 @@ from transformers import (
     set_seed,
 )
 
+from pipeline import processes
 from pipeline.chat_format import END_OF_DOCUMENT
 from pipeline.checkpoint import Checkpoint, Family
 from pipeline.corpus.cards import Corpus, load_corpus
@@ -152,7 +153,7 @@ def packed_blocks(
     recipe: Recipe, family: Family, corpus: Corpus, tokenizer: Any, path: Path, count: int
 ) -> "np.ndarray[Any, Any]":
     """Token ids of `count` blocks, shape (count, context): documents end to end, cut every `context` tokens."""
-    if not path.is_file():
+    if not path.is_file() and processes.is_main():
         context = recipe.context
         tokens = np.empty(count * context, dtype=np.uint16)
         stream = documents(recipe, corpus, clean(recipe, family, corpus))
@@ -167,6 +168,7 @@ def packed_blocks(
         temporary = path.with_suffix(".writing.npy")
         np.save(temporary, tokens.reshape(count, context))
         temporary.rename(path)
+    processes.wait()
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 

@@ -8,7 +8,7 @@ references add.
 """
 
 import json
-import os
+import math
 import random
 import shutil
 import statistics
@@ -22,12 +22,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline import processes
 from pipeline.annotator import TIE, Annotator, admits_ignorance, declines, stems, union
 from pipeline.chat_format import stop_tokens
 from pipeline.checkpoint import (
     Checkpoint,
     Family,
-    flush,
     write_json_lines,
     write_record,
     write_whole,
@@ -44,6 +44,7 @@ from pipeline.recipe import RankingSettings, Recipe
 from pipeline.training import Clock
 
 Ranking = dict[str, Any]
+Batch = dict[str, Any]
 # A good answer that holds back, and the words in which its question is asked.
 Cautious = tuple[str, frozenset[str]]
 # Where holding back decides: due in some, wrong in the others. Elsewhere it would only be what loses most often, and
@@ -83,25 +84,27 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     clock = Clock(work)
     prompts = ranking_prompts(corpus, recipe)
     cautious = cautious_answers(corpus, recipe) if recipe.ranking.references else []
-    batches = rank_all(prompts, cautious, load_stage(sft), recipe, work / "rankings.jsonl", clock)
+    batches = rank_all(prompts, cautious, load_stage(sft), recipe, work, clock)
     rankings = [ranking for batch in batches for ranking in batch["rankings"]]
     preferred = preferences(corpus, recipe)
     found = figures(rankings) | ({"preferences": len(preferred)} if preferred else {})
-    with writing(family.path / "ranking") as folder:
-        write_json_lines(folder / "rankings.jsonl", rankings + preferred)
-        write_json_lines(folder / "metrics.jsonl", [batch["metrics"] for batch in batches])
-        (folder / "README.md").write_text(data_card(recipe, found), encoding="utf-8")
-        write_record(
-            folder,
-            "ranking",
-            recipe,
-            corpus=corpus.sha256,
-            parent=sft,
-            steps=len(batches),
-            seconds=clock.seconds,
-            figures=found,
-        )
-    shutil.rmtree(work)
+    if processes.is_main():
+        with writing(family.path / "ranking") as folder:
+            write_json_lines(folder / "rankings.jsonl", rankings + preferred)
+            write_json_lines(folder / "metrics.jsonl", [batch["metrics"] for batch in batches])
+            (folder / "README.md").write_text(data_card(recipe, found), encoding="utf-8")
+            write_record(
+                folder,
+                "ranking",
+                recipe,
+                corpus=corpus.sha256,
+                parent=sft,
+                steps=len(batches),
+                seconds=clock.seconds,
+                figures=found,
+            )
+        shutil.rmtree(work)
+    processes.wait()
     return family.checkpoint("ranking")
 
 
@@ -110,49 +113,48 @@ def rank_all(
     cautious: list[Cautious],
     model: StageModel,
     recipe: Recipe,
-    path: Path,
+    work: Path,
     clock: Clock,
-) -> list[dict[str, Any]]:
-    """Every batch's rankings and metrics; a batch is appended to `path` whole as soon as it is done."""
+) -> list[Batch]:
+    """Every batch's rankings and metrics. Each is written to `work` as soon as it is done; processes take turns."""
     size = recipe.ranking.batch_size
-    batches = finished_batches(path)
-    with tqdm(prompts, desc="ranking", unit="prompt", initial=min(len(batches) * size, len(prompts))) as bar:
-        for start in range(len(batches) * size, len(prompts), size):
+    done = finished_batches(work)
+    numbers = [number for number in range(1, math.ceil(len(prompts) / size) + 1) if number not in done]
+    processes.wait()  # all have dealt out the same batches before the first is written
+    with tqdm(
+        desc="ranking",
+        unit="prompt",
+        total=len(prompts),
+        initial=min(len(done) * size, len(prompts)),
+        disable=not processes.is_main(),
+    ) as bar:
+        for number in numbers[processes.number() :: processes.count()]:
             began = time.monotonic()
-            chosen = prompts[start : start + size]
+            chosen = prompts[(number - 1) * size : number * size]
             rankings = rank_batch(chosen, cautious, model, recipe)
             grades = [answer["grade"]["overall"] for answer in sampled(rankings)]
             measured = {
-                "batch": len(batches) + 1,
+                "batch": number,
                 "answers": len(grades),
                 "grade": statistics.fmean(grades) if grades else None,
                 "seconds": round(time.monotonic() - began, 2),
             }
-            batches.append({"rankings": rankings, "metrics": measured})
-            append(path, batches[-1])
-            clock.save()
-            bar.update(len(chosen))
+            batch = {"rankings": rankings, "metrics": measured}
+            write_whole(work / f"batch-{number:05d}.json", json.dumps(batch, ensure_ascii=False))
+            if processes.is_main():
+                clock.save()
+            bar.update(len(chosen) * processes.count())
             bar.set_postfix(grade=measured["grade"])
-    return batches
+    processes.wait()
+    batches = finished_batches(work)
+    processes.wait()  # all have read what is removed now
+    return [batch for _, batch in sorted(batches.items())]
 
 
-def finished_batches(path: Path) -> list[dict[str, Any]]:
-    """The batches of an earlier run; a last line that a crash cut short is dropped from the file."""
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        write_whole(path, whole)
-    return [json.loads(line) for line in whole.split("\n")[:-1]]
-
-
-def append(path: Path, record: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    flush(path.parent)
+def finished_batches(work: Path) -> dict[int, Batch]:
+    """The batches that are done, by their numbers, which begin at 1."""
+    batches = [json.loads(path.read_text(encoding="utf-8")) for path in work.glob("batch-*.json")]
+    return {batch["metrics"]["batch"]: batch for batch in batches}
 
 
 def rank_batch(

@@ -19,6 +19,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+from pipeline import processes
 from pipeline.adapters import four_bit, low_rank, optimizer
 from pipeline.annotator import TIE, Annotator, declines
 from pipeline.chat_format import END, decode_answer, encode_prompt, stop_tokens
@@ -227,7 +228,7 @@ class Scoring(TrainerCallback):
         self.begin = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if is_check(state.global_step, self.settings):
+        if is_check(state.global_step, self.settings) and processes.is_main():
             write_json_lines(self.path, self.records)
 
     def preference(
@@ -300,8 +301,9 @@ class HeldOutChecks(TrainerCallback):
             self.annotator.grade(prompt, text, completion.stopped).overall
             for prompt, text, completion in zip(self.prompts, texts, completions, strict=True)
         ]
-        if state.global_step == 0:
+        if state.global_step == 0 and processes.is_main():
             write_json_lines(self.path, [{"grade": grade} for grade in grades])
+        processes.wait()
         sft_grades = [record["grade"] for record in read_json_lines(self.path)]
         harmful = [declines(text) for prompt, text in zip(self.prompts, texts, strict=True) if prompt.kind == "harmful"]
         exchanges = [(prompt.prompt, text) for prompt, text in zip(self.prompts, texts, strict=True)]
@@ -333,7 +335,8 @@ class Snapshots(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         step = state.global_step
-        if is_check(step, self.settings) or step in snapshot_steps(self.settings):
+        kept = is_check(step, self.settings) or step in snapshot_steps(self.settings)
+        if kept and processes.is_main():
             with writing(self.path(step)) as folder:
                 save_adapter(model, folder, "../../../sft")
 
