@@ -205,6 +205,9 @@ class SftSettings(Section):
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
+    muon_learning_rate: float | None = Field(
+        None, gt=0, exclude_if=lambda rate: rate is None, description="of the hidden matrices, which Muon then trains"
+    )
     lora: LoraSettings | None = None
     save_every: int = Field(gt=0)
     sample_every: int = Field(gt=0)
@@ -321,6 +324,12 @@ class Recipe(Section):
             raise ValueError("a pretrained base leaves no use for 'tokenizer', 'model' and 'corpus.sources'")
         if self.base.four_bit and not (self.sft.lora and self.reward.lora and self.dpo.lora):
             raise ValueError("weights in 4 bits cannot be trained: 'sft', 'reward' and 'dpo' want a 'lora' each")
+        return self
+
+    @model_validator(mode="after")
+    def muon_trains_whole_matrices(self) -> "Recipe":
+        if self.sft.lora and self.sft.muon_learning_rate:
+            raise ValueError("'sft' wants either 'lora' or 'muon_learning_rate': an adapter is trained by AdamW")
         return self
 
     @property

@@ -126,6 +126,13 @@ def test_what_does_not_suit_the_base_is_named(
     assert "\n" not in str(caught.value)
 
 
+def test_an_adapter_leaves_nothing_to_muon(tmp_path: Path) -> None:
+    content = nano()
+    content["sft"] |= {"lora": {"rank": 4, "alpha": 8}, "muon_learning_rate": 0.001}
+    with pytest.raises(InputError, match="'sft' wants either 'lora' or 'muon_learning_rate'"):
+        load_recipe(written(tmp_path, content))
+
+
 def test_sections_that_came_later_do_not_count_where_they_are_missing() -> None:
     assert "lora" not in load_recipe("nano").model_dump()["reward"]
 

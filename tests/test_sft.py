@@ -49,6 +49,28 @@ def trained(recipe: Recipe, path: Path) -> Checkpoint:
     return sft.run(recipe, random_family(path, ("base",)))
 
 
+def test_muon_trains_the_hidden_matrices_at_a_rate_of_its_own(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[Any] = []
+
+    class Recording(SFTTrainer):
+        def train(self, *arguments: Any, **named: Any) -> Any:
+            used.append(self.optimizer)
+            return super().train(*arguments, **named)
+
+    monkeypatch.setattr(sft, "SFTTrainer", Recording)
+    rate = 20 * recipe.sft.learning_rate
+    checkpoint = trained(small(recipe, "sft", muon_learning_rate=rate), tmp_path / "family")
+    [muon, adamw] = used[0].parts
+    assert sum(len(group["params"]) for group in muon.param_groups) == 2 * 7
+    assert [group["initial_lr"] for group in (*muon.param_groups, *adamw.param_groups)] == [
+        rate,
+        recipe.sft.learning_rate,
+    ]
+    assert checkpoint.record["steps"] == 15
+
+
 def test_only_the_answer_and_its_end_token_are_trained(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_tokenizer: Any
 ) -> None:

@@ -21,6 +21,7 @@ from pipeline.checkpoint import Checkpoint, Family
 from pipeline.corpus.cards import Corpus, load_corpus
 from pipeline.corpus.conversations import Demonstration, demonstrations, instructions, to_messages
 from pipeline.corpus.ranking_prompts import held_out_prompts
+from pipeline.optimizer import MuonWithAdamW
 from pipeline.recipe import Recipe
 from pipeline.training import (
     Clock,
@@ -67,7 +68,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         work,
         seed=recipe.seed,
         save_every=settings.save_every,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.muon_learning_rate or settings.learning_rate,
         batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         lr_scheduler_type="cosine",
@@ -81,9 +82,12 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         **optimizer(recipe),
     )
     model = beginning(base, tokenizer, four_bit(recipe))
+    muon_rate = settings.muon_learning_rate
+    muon = MuonWithAdamW(model, muon_rate, settings.learning_rate) if muon_rate else None
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(**arguments),
+        optimizers=(muon, None),
         train_dataset=Dataset.from_list([to_messages(demonstration) for demonstration in shown]),
         processing_class=tokenizer,
         peft_config=low_rank(settings.lora, trainable_token_indices=format_rows(model, tokenizer)),
