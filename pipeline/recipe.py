@@ -41,9 +41,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def left_out() -> Any:
+def left_out(**more: Any) -> Any:
     """A key that may be missing, and then counts for no digest: recipes from before it keep theirs."""
-    return Field(None, exclude_if=lambda value: value is None)
+    return Field(None, exclude_if=lambda value: value is None, **more)
 
 
 class Source(Section):
@@ -205,9 +205,7 @@ class SftSettings(Section):
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
-    muon_learning_rate: float | None = Field(
-        None, gt=0, exclude_if=lambda rate: rate is None, description="of the hidden matrices, which Muon then trains"
-    )
+    muon_learning_rate: float | None = left_out(gt=0, description="of the hidden matrices, which Muon then trains")
     lora: LoraSettings | None = None
     save_every: int = Field(gt=0)
     sample_every: int = Field(gt=0)

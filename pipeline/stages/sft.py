@@ -68,7 +68,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         work,
         seed=recipe.seed,
         save_every=settings.save_every,
-        learning_rate=settings.muon_learning_rate or settings.learning_rate,
+        learning_rate=settings.learning_rate,
         batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         lr_scheduler_type="cosine",
