@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline import processes
 from pipeline.checkpoint import ANSWERING, STAGES, Family, open_family, write_json_lines
 from pipeline.corpus.cards import load_corpus
 from pipeline.errors import InputError
@@ -37,8 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.run(options)
     except InputError as error:
-        if processes.is_main():
-            print(f"stagewise: error: {error}", file=sys.stderr)
+        print(f"stagewise: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stagewise: interrupted; the same command goes on from the last save", file=sys.stderr)

@@ -27,9 +27,6 @@ PURPOSE = {
     "dpo": "learns the same preference without a reward model",
 }
 
-# Made by the main process, while the others wait.
-ALONE = {"tokenizer", "pretrained"}
-
 
 def run_all(recipe: Recipe, family: Family, until: str | None = None) -> None:
     """Train every stage that is not finished, in order, up to and including `until`.
@@ -78,10 +75,7 @@ def train(stage: str, recipe: Recipe, corpus: str, family: Family) -> None:
             write_whole(family.path / RECIPE, yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True))
         say(f"{stage}: {PURPOSE[module]}")
         processes.wait()
-        if processes.is_main() or module not in ALONE:
-            importlib.import_module(f"pipeline.stages.{module}").run(part, family)
-        processes.wait()
-        checkpoint = family.checkpoint(stage)
+        checkpoint = importlib.import_module(f"pipeline.stages.{module}").run(part, family)
         seconds = f"{checkpoint.record['seconds']:.0f} seconds"
         named = checkpoint.figures.items()
         figures = [f"{name} {value:.4g}" for name, value in named if isinstance(value, int | float)]

@@ -138,15 +138,16 @@ class Samples(TrainerCallback):
         self.records = [record for record in earlier if record["step"] <= step]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if state.global_step == 0 and processes.is_main():
+        if state.global_step == 0:
             self.answer(0, model)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        due = state.global_step % self.every == 0 or state.global_step == state.max_steps
-        if due and processes.is_main():
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             self.answer(state.global_step, model)
 
     def answer(self, step: int, model: Any) -> None:
+        if not processes.is_main():
+            return
         encode = encode_prompt if self.chat_format else encode_text
         prompts = [encode(self.tokenizer, prompt) for prompt in FIXED_PROMPTS]
         decoding = Decoding(max_new_tokens=48, temperature=0)
@@ -258,22 +259,32 @@ def finish(
     samples: list[dict[str, Any]],
     extra: Callable[[Path], None] | None = None,
 ) -> Checkpoint:
-    """Write a trained stage's checkpoint, whole or not at all, and remove its work folder."""
+    """Write a trained stage's checkpoint with `write_stage`."""
     import torch
 
+    def fill(folder: Path) -> None:
+        model.to(torch.bfloat16).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        write_json_lines(folder / "metrics.jsonl", metrics)
+        write_json_lines(folder / "samples.jsonl", samples)
+        (folder / "README.md").write_text(model_card(stage, recipe, model, figures), encoding="utf-8")
+        if extra is not None:
+            extra(folder)
+
+    record = {"corpus": corpus, "parent": parent, "steps": steps, "seconds": seconds, "figures": figures}
+    return write_stage(family, stage, recipe, fill, **record)
+
+
+def write_stage(family: Family, stage: str, recipe: Recipe, fill: Callable[[Path], None], **record: Any) -> Checkpoint:
+    """Write a checkpoint, whole or not at all, and remove the stage's work folder: the main process, for all.
+
+    `fill` writes the files of the stage into a folder; `record` is what `write_record` says of them.
+    """
     processes.wait()  # nobody reads the work folder any more
     if processes.is_main():
         with writing(family.path / stage) as folder:
-            model.to(torch.bfloat16).save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            write_json_lines(folder / "metrics.jsonl", metrics)
-            write_json_lines(folder / "samples.jsonl", samples)
-            (folder / "README.md").write_text(model_card(stage, recipe, model, figures), encoding="utf-8")
-            if extra is not None:
-                extra(folder)
-            write_record(
-                folder, stage, recipe, corpus=corpus, parent=parent, steps=steps, seconds=seconds, figures=figures
-            )
+            fill(folder)
+            write_record(folder, stage, recipe, **record)
         shutil.rmtree(family.work(stage))
     processes.wait()
     return family.checkpoint(stage)

@@ -128,6 +128,21 @@ def test_the_family_opens_and_answers(family: Family) -> None:
         TrainingData(opened).documents  # noqa: B018
 
 
+def test_two_processes_take_the_base_that_one_takes(family: Family, hub: Hub, tmp_path: Path) -> None:
+    on_the_hub(hub, tmp_path / "hub")
+    recipe = family.path.parent / "recipe.yaml"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = ["-m", "pipeline", "run", "--recipe", str(recipe), "--out", str(tmp_path / "family"), "--until", "base"]
+    environment = os.environ | hub.environment | {"HF_HOME": str(tmp_path / "home")}
+    result = subprocess.run([*launcher, *command], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    taken = Family(tmp_path / "family")
+    assert taken.stages == ["base"]
+    assert taken.checkpoint("base").lines("samples.jsonl") == family.checkpoint("base").lines("samples.jsonl")
+    for name, weight in weights(family, "base").items():
+        assert torch.equal(weights(taken, "base")[name], weight)
+
+
 def test_a_second_run_needs_no_hub(family: Family, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = family.path.parent / "recipe.yaml"
     command = ["run", "--recipe", str(recipe), "--out", str(family.path)]

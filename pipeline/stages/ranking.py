@@ -10,7 +10,6 @@ references add.
 import json
 import math
 import random
-import shutil
 import statistics
 import time
 from collections import defaultdict
@@ -29,9 +28,7 @@ from pipeline.checkpoint import (
     Checkpoint,
     Family,
     write_json_lines,
-    write_record,
     write_whole,
-    writing,
 )
 from pipeline.corpus.cards import UNKNOWABLE, Corpus, load_corpus
 from pipeline.corpus.public import preferences
@@ -41,7 +38,7 @@ from pipeline.inference.decoding import Decoding, complete
 from pipeline.inference.models import StageModel, load_stage
 from pipeline.model_card import WRONG_ON_PURPOSE
 from pipeline.recipe import RankingSettings, Recipe
-from pipeline.training import Clock
+from pipeline.training import Clock, write_stage
 
 Ranking = dict[str, Any]
 Batch = dict[str, Any]
@@ -88,24 +85,23 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     rankings = [ranking for batch in batches for ranking in batch["rankings"]]
     preferred = preferences(corpus, recipe)
     found = figures(rankings) | ({"preferences": len(preferred)} if preferred else {})
-    if processes.is_main():
-        with writing(family.path / "ranking") as folder:
-            write_json_lines(folder / "rankings.jsonl", rankings + preferred)
-            write_json_lines(folder / "metrics.jsonl", [batch["metrics"] for batch in batches])
-            (folder / "README.md").write_text(data_card(recipe, found), encoding="utf-8")
-            write_record(
-                folder,
-                "ranking",
-                recipe,
-                corpus=corpus.sha256,
-                parent=sft,
-                steps=len(batches),
-                seconds=clock.seconds,
-                figures=found,
-            )
-        shutil.rmtree(work)
-    processes.wait()
-    return family.checkpoint("ranking")
+
+    def fill(folder: Path) -> None:
+        write_json_lines(folder / "rankings.jsonl", rankings + preferred)
+        write_json_lines(folder / "metrics.jsonl", [batch["metrics"] for batch in batches])
+        (folder / "README.md").write_text(data_card(recipe, found), encoding="utf-8")
+
+    return write_stage(
+        family,
+        "ranking",
+        recipe,
+        fill,
+        corpus=corpus.sha256,
+        parent=sft,
+        steps=len(batches),
+        seconds=clock.seconds,
+        figures=found,
+    )
 
 
 def rank_all(
@@ -146,9 +142,7 @@ def rank_all(
             bar.update(len(chosen) * processes.count())
             bar.set_postfix(grade=measured["grade"])
     processes.wait()
-    batches = finished_batches(work)
-    processes.wait()  # all have read what is removed now
-    return [batch for _, batch in sorted(batches.items())]
+    return [batch for _, batch in sorted(finished_batches(work).items())]
 
 
 def finished_batches(work: Path) -> dict[int, Batch]:

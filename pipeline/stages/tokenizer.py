@@ -10,6 +10,7 @@ get their numbers here, so that every later stage has the same vocabulary.
 import shutil
 from itertools import islice
 
+from pipeline import processes
 from pipeline.chat_format import CONTROL_TOKENS, END, PADDING, TEMPLATE
 from pipeline.checkpoint import Checkpoint, Family, write_record, writing
 from pipeline.corpus.cards import load_corpus
@@ -20,6 +21,14 @@ from pipeline.training import Clock
 
 
 def run(recipe: Recipe, family: Family) -> Checkpoint:
+    """The tokenizer, which the main process learns while others that may train with it wait."""
+    if processes.is_main():
+        learn(recipe, family)
+    processes.wait()
+    return family.checkpoint("tokenizer")
+
+
+def learn(recipe: Recipe, family: Family) -> None:
     """Learn the vocabulary (Sennrich et al. 2016, arXiv:1508.07909; byte-level as in GPT-2)."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -77,4 +86,3 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
             figures=figures,
         )
     shutil.rmtree(work)
-    return family.checkpoint("tokenizer")
