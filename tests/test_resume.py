@@ -130,15 +130,15 @@ def test_killed_in_every_stage(recipe: Path, unbroken: tuple[Family, str], tmp_p
 def test_two_processes_go_on_with_what_one_began(recipe: Path, unbroken: tuple[Family, str], tmp_path: Path) -> None:
     whole, _ = unbroken
     out = tmp_path / "family"
-    Run(recipe, out).kill_when(out / ".work" / "base", SAVED["base"])
-    said = Run(recipe, out, processes=2).finish()
+    said = Run(recipe, out).kill_when(out / ".work" / "base", SAVED["base"])
+    said += Run(recipe, out, processes=2).finish()
 
     family = Family(out)
     assert family.stages == list(STAGES)
     for stage in STAGES:
-        assert family.checkpoint(stage).record["steps"] == whole.checkpoint(stage).record["steps"]
-    # Later stages learn from sampled answers, which rounding changes.
+        assert len(re.findall(rf"^{stage}: \d+ seconds", said, re.MULTILINE)) == (2 if stage == "base" else 1)
+        # Pairs are counted of sampled answers, which rounding changes; the other stages go by the recipe.
+        if stage not in ("reward", "dpo"):
+            assert family.checkpoint(stage).record["steps"] == whole.checkpoint(stage).record["steps"]
     for stage, loss in (("base", "loss"), ("sft", "held_out_loss")):
         assert family.checkpoint(stage).figures[loss] == pytest.approx(whole.checkpoint(stage).figures[loss], abs=0.02)
-    for stage in STAGES:
-        assert len(re.findall(rf"^{stage}: \d+ seconds", said, re.MULTILINE)) == (2 if stage == "base" else 1)
