@@ -16,7 +16,7 @@ from pipeline.checkpoint import write_json_lines
 from pipeline.errors import InputError
 from pipeline.recipe import REPOSITORY
 from pipeline.rooms.agreement import agreement_with, alpha, disagreements
-from pipeline.rooms.labels import Label, Labels, Tally, preferences, read_labels, room_name, split_of
+from pipeline.rooms.labels import PAGE, Label, Labels, Tally, preferences, read_labels, room_name, split_of
 
 NASTY = ["<img src=x onerror=alert(1)>", "'); DROP TABLE votes; --", "<|user|>\x00 {{value}} ${1+1}", "\u202egnp.exe"]
 
@@ -78,6 +78,20 @@ def test_a_killed_process_loses_no_vote_that_it_acknowledged(tmp_path: Path) -> 
         acknowledged += voting.stdout.readlines()
     kept = {label.annotator for label in Labels(path).of("class")}
     assert {f"voter {int(line)}" for line in acknowledged} <= kept
+
+
+def test_strangers_cannot_fill_the_disk(labels: Labels, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels.add([vote()])
+    monkeypatch.setattr("pipeline.rooms.labels.LARGEST", 20 * PAGE)
+    voters = ([vote(f"voter {number}")] for number in range(1000))
+    with pytest.raises(InputError, match="no room for more votes"):
+        list(map(labels.add, voters))
+    kept = labels.of("class")
+    assert 20 < len(kept) < 1000
+    assert labels.path.stat().st_size <= 20 * PAGE
+    for label in kept[:10]:  # nobody is kept from taking a vote back, and that makes room
+        assert labels.withdraw("class", label.annotator, label.vote)
+    labels.add([vote("Zoe")])
 
 
 @pytest.mark.parametrize("text", NASTY)

@@ -19,6 +19,7 @@ from ui.columns import problem
 from ui.gate import LARGEST_BODY
 from ui.limits import RATES, Limits, in_time
 from ui.page import launch
+from ui.rooms import open_rooms
 
 SECRET = "hf_a_token_that_nobody_may_see"
 
@@ -256,3 +257,12 @@ def test_an_answer_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(InputError, match="longer than 0 seconds"):
         list(in_time(slow()))
     assert closed
+
+
+def test_rooms_that_have_filled_their_part_of_the_disk_train_no_more(
+    family: LoadedFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = open_rooms(family, tmp_path)
+    monkeypatch.setattr("ui.rooms.LARGEST", 0)
+    with pytest.raises(InputError, match="filled their part of the disk"):
+        rooms.move("class", ["Hello"], "sft", 20, 0.05)

@@ -27,6 +27,7 @@ RETRAIN, MOVE = "retrain", "move"
 WORK = {RETRAIN: "pipeline.rooms.reward.retrain", MOVE: "pipeline.rooms.policy.move"}
 STAGES = {RETRAIN: "reward", MOVE: "rlhf"}
 LONGEST_NICKNAME = 24  # characters
+LARGEST = 10_000_000_000  # bytes that votes and adapters of all rooms may take before nobody trains any more
 MODELS_KEPT = 8  # of rooms, ready to be asked
 NO_TRAINING = "training is not installed here: run the page from a clone of the project, with: make demo"
 
@@ -94,9 +95,11 @@ class Rooms:
         return self.jobs.start(room, MOVE, WORK[MOVE], self.family.files, rewarding, prompts, push, place)
 
     def check(self, *stages: str) -> None:
-        """Raise InputError if the training packages or one of the stages is missing."""
+        """Raise InputError if the training packages or one of the stages is missing, or there is no room for more."""
         if importlib.util.find_spec("trl") is None:
             raise InputError(NO_TRAINING)
+        if sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file()) > LARGEST:
+            raise InputError("the rooms have filled their part of the disk; tell who runs the page to remove old ones")
         for stage in stages:
             if not self.family.files.has(stage):
                 raise InputError(f"this family has no {stage} stage yet; train it with: python -m pipeline run")

@@ -30,6 +30,8 @@ ROOM = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 LONGEST_NAME = 40  # characters of an annotator's name
 LONGEST_TEXT = 4_000  # characters of a prompt or an answer
 HELD_OUT = 0.2  # share of the prompts whose votes measure the retrained reward model
+LARGEST = 1_000_000_000  # bytes that the votes of all rooms may take: strangers must not fill the disk
+PAGE = 4096  # bytes, in which SQLite counts
 WAITING = 30.0  # seconds that a vote waits for the others' to be written
 # One vote a person and set of answers: who votes again changes their mind.
 SCHEMA = """
@@ -130,20 +132,31 @@ class Labels:
         try:
             # With the write-ahead log, anything less may lose the last votes when the power fails.
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA max_page_count = {LARGEST // PAGE}")
             yield connection
         finally:
             connection.close()
 
     def add(self, labels: Sequence[Label]) -> None:
-        """Keep the votes, all or none. A vote that is there already, or of who voted on this already, is replaced."""
+        """Keep the votes, all or none. A vote that is there already, or of who voted on this already, is replaced.
+
+        Raises InputError when the file has reached its size, or the disk is full.
+        """
         rows = [
             (label.vote, label.room, label.annotator, label.task, label.time, json.dumps(label.record()))
             for label in labels
         ]
         with self.connected() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany("INSERT OR REPLACE INTO votes VALUES (?, ?, ?, ?, ?, ?)", rows)
-            connection.execute("COMMIT")
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany("INSERT OR REPLACE INTO votes VALUES (?, ?, ?, ?, ?, ?)", rows)
+                connection.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                    raise
+                raise InputError(
+                    "there is no room for more votes here; export yours, and tell who runs the page"
+                ) from error
 
     def withdraw(self, room: str, annotator: str, vote: str) -> bool:
         """Take a vote back; whether there was such a vote of this person."""
