@@ -1,6 +1,9 @@
 """A run that is killed at any moment goes on where it stopped, and ends as an unbroken one ends."""
 
+import os
+import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +27,8 @@ SAVED = {
     "rlhf": "saves/checkpoint-*/trainer_state.json",
 }
 SECONDS = 1800  # only so that a hang ends
+# How often a run is killed at a moment that nobody chose; `make fuzz` sets more.
+KILLS = int(os.environ.get("RANDOM_KILLS", "1"))
 # Said by every stage that samples while it trains, but only when it starts afresh.
 FRESH = "after 0 steps"
 
@@ -82,6 +87,16 @@ class Run:
         assert self.process.wait() == -signal.SIGKILL
         return self.said
 
+    def kill_after(self, seconds: float) -> bool:
+        """SIGKILL after so long; whether the run was still going on."""
+        try:
+            assert self.process.wait(seconds) == 0, self.said
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            assert self.process.wait() == -signal.SIGKILL
+            return True
+        return False
+
 
 @pytest.fixture(scope="module")
 def unbroken(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Family, str]:
@@ -117,14 +132,35 @@ def test_killed_in_every_stage(recipe: Path, unbroken: tuple[Family, str], tmp_p
         assert not Family(out).has(stage), f"{stage} ended before it could be killed"
     said += Run(recipe, out).finish()
 
-    family = Family(out)
-    assert family.stages == whole.stages == list(STAGES)
-    for stage in STAGES:
-        expected, found = whole.checkpoint(stage), family.checkpoint(stage)
-        assert found.record["steps"] == expected.record["steps"]
-        assert figures(found) == pytest.approx(figures(expected), abs=1e-3)
+    same_as(whole, Family(out), "killed in every stage")
     assert said.count(FRESH) == whole_said.count(FRESH) > 0
     assert not [entry for entry in (out / ".work").iterdir() if entry.name in STAGES]
+
+
+def test_killed_at_random_moments(recipe: Path, unbroken: tuple[Family, str], tmp_path: Path) -> None:
+    whole, _ = unbroken
+    seed = random.randrange(2**32)
+    moments = random.Random(seed)
+    out = tmp_path / "family"
+    killed = 0
+    while killed < KILLS:
+        if Run(recipe, out).kill_after(moments.uniform(1, 30)):
+            killed += 1
+        else:
+            same_as(whole, Family(out), f"seed {seed}, {killed} kills")
+            shutil.rmtree(out)
+        for stage in Family(out).stages:
+            Family(out).checkpoint(stage)  # reads every file of it
+    Run(recipe, out).finish()
+    same_as(whole, Family(out), f"seed {seed}, {killed} kills")
+
+
+def same_as(whole: Family, family: Family, how: str) -> None:
+    assert family.stages == whole.stages == list(STAGES), how
+    for stage in STAGES:
+        expected, found = whole.checkpoint(stage), family.checkpoint(stage)
+        assert found.record["steps"] == expected.record["steps"], f"{stage}, {how}"
+        assert figures(found) == pytest.approx(figures(expected), abs=1e-3), f"{stage}, {how}"
 
 
 def test_two_processes_go_on_with_what_one_began(recipe: Path, unbroken: tuple[Family, str], tmp_path: Path) -> None:
