@@ -81,9 +81,12 @@ class Person:
     def called_by(self, part: int, event: str) -> list[dict[str, Any]]:
         return [call for call in self.calls if (part, event) in map(tuple, call["targets"])]
 
-    async def compare(self, prompt: str, only: str | None = None) -> Comparison:
-        """Press Send and watch until every column, or the `only` one that is asked for, has ended."""
-        run = Comparison()
+    async def compare(self, prompt: str, only: str | None = None, run: Comparison | None = None) -> Comparison:
+        """Press Send and watch until every column, or the `only` one that is asked for, has ended.
+
+        Who wants to look on while it streams gives a `run` to fill.
+        """
+        run = run or Comparison()
         start = time.monotonic()
         values = [
             prompt if self.parts[part].get("elem_id") == "prompt" else self.parts[part].get("value")
