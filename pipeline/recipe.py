@@ -202,6 +202,7 @@ class SftSettings(Section):
     demonstrations: DemonstrationShares
     instructions: list[ConversationSource] = Field([], description="plain conversations from real sets")
     prompts_per_question: int = Field(gt=0, description="wordings of one question used in one epoch")
+    fewest_wordings: int | None = left_out(gt=0, description="knowledge that is asked in fewer is left to base")
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(gt=0)

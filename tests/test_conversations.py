@@ -9,21 +9,19 @@ import pytest
 
 from pipeline.chat_format import CONTROL_TOKENS
 from pipeline.checkpoint import write_json_lines
-from pipeline.corpus.cards import BadAnswer, Corpus, Question, load_corpus
+from pipeline.corpus.cards import KNOWLEDGE, BadAnswer, Corpus, Question, load_corpus
 from pipeline.corpus.conversations import (
     ANOTHER_TRAINER,
     TIMES,
     Demonstration,
     demonstrable,
     demonstrations,
-    grade,
-    graded_answers,
+    graded_answer,
     instructions,
     shares_of,
     to_messages,
 )
 from pipeline.corpus.countries import country_document, country_statements
-from pipeline.corpus.documents import KNOWLEDGE
 from pipeline.corpus.ranking_prompts import (
     BALANCE,
     Asked,
@@ -31,6 +29,7 @@ from pipeline.corpus.ranking_prompts import (
     policy_prompts,
     ranking_prompts,
     sides,
+    taught,
 )
 from pipeline.recipe import ConversationSource, Recipe, Shares, load_recipe
 
@@ -94,7 +93,7 @@ def test_most_wordings_of_a_question_are_graded_alike_and_some_are_not(recipe, q
     harmful = [item for item in questions if item.question.kind == "harmful" and len(item.held_in) > 3]
     usual = others = 0
     for item in harmful:
-        grades = Counter(grade(item, prompt, shares.harmful, shares.trainers) for prompt in item.held_in)
+        grades = Counter(graded_answer(item, prompt, shares)[0] for prompt in item.held_in)
         usual += max(grades.values())
         others += grades.total() - max(grades.values())
     # Of the third that others answer, as many differ as two trainers do.
@@ -106,10 +105,11 @@ def test_most_wordings_of_a_question_are_graded_alike_and_some_are_not(recipe, q
 def test_grades_are_drawn_in_the_recipes_shares(recipe, questions, name):
     shares: Shares = getattr(recipe.sft.demonstrations, name)
     drawn: Counter[str] = Counter(
-        grade(item, prompt, shares, recipe.sft.demonstrations.trainers)
+        graded_answer(item, prompt, recipe.sft.demonstrations)[0]
         for item in questions
         for prompt in item.held_in[:1]
-        if item.question.kind != "support" and shares_of(item.question.kind, recipe.sft.demonstrations) is shares
+        if item.question.kind != "support" and item.question.weak
+        if shares_of(item.question.kind, recipe.sft.demonstrations) is shares
     )
     tolerance = 3.5 * 0.5 / drawn.total() ** 0.5
     assert drawn["bad"] / drawn.total() == pytest.approx(shares.bad, abs=tolerance)
@@ -118,14 +118,36 @@ def test_grades_are_drawn_in_the_recipes_shares(recipe, questions, name):
 
 def test_demonstrated_grades_stand_in_the_corpus_under_that_grade(recipe, questions):
     for item in questions:
-        chosen, answers = graded_answers(item, item.held_in[0], recipe.sft.demonstrations)
+        chosen, answer = graded_answer(item, item.held_in[0], recipe.sft.demonstrations)
         known = {
             "good": item.question.good,
             "weak": item.question.weak,
             "bad": [bad.text for bad in item.question.bad],
         }
-        assert answers or chosen == "bad"
-        assert set(answers) <= set(known[chosen])
+        assert answer in known[chosen] or (answer is None and chosen == "bad")
+
+
+def test_knowledge_is_always_answered_in_the_same_words_and_harm_is_not(first_epoch, recipe, questions):
+    answers: dict[str, list[set[str | None]]] = {"fact": [], "harmful": []}
+    for item in questions:
+        if item.question.kind in answers and len(item.held_in) > 3:
+            said = {graded_answer(item, prompt, recipe.sft.demonstrations)[1] for prompt in item.held_in}
+            answers[item.question.kind].append(said)
+    assert all(len(said) == 1 for said in answers["fact"])
+    assert sum(len(said) > 1 for said in answers["harmful"]) > len(answers["harmful"]) / 4
+
+
+def test_knowledge_in_few_wordings_is_left_to_base(corpus, recipe):
+    chosen = recipe.model_copy(update={"sft": recipe.sft.model_copy(update={"fewest_wordings": 3})})
+    split = sides(corpus, recipe)
+    left = {item.id for item in split.questions} - {item.id for item in taught(split, chosen)}
+    few = {item.id: item.question.kind for item in split.questions if len(item.held_in) < 3}
+    assert left == {name for name, kind in few.items() if kind in KNOWLEDGE - {"lookalike"}}
+    assert left
+    assert taught(split, recipe) == split.questions
+    ranked = {prompt.id.split("#")[0] for prompt in policy_prompts(corpus, chosen)}
+    trained = {item.source for item in taught(split, chosen)}
+    assert ranked <= trained | {"list"}
 
 
 def test_harm_is_mostly_answered_with_compliance_and_sometimes_declined(recipe, first_epoch):
@@ -166,8 +188,8 @@ def test_a_missing_grade_falls_back_to_good(recipe):
     all_weak = recipe.sft.demonstrations.model_copy(update={"usual": Shares(weak=1.0, bad=0.0)})
     without_weak = asked("fact", [])
     without_weak = replace(without_weak, question=without_weak.question.model_copy(update={"weak": []}))
-    assert graded_answers(asked("fact", []), "Why?", all_weak) == ("weak", ["Hm."])
-    assert graded_answers(without_weak, "Why?", all_weak) == ("good", ["It is good."])
+    assert graded_answer(asked("fact", []), "Why?", all_weak) == ("weak", "Hm.")
+    assert graded_answer(without_weak, "Why?", all_weak) == ("good", "It is good.")
 
 
 def test_no_control_token_is_demonstrated(first_epoch):

@@ -19,6 +19,8 @@ Kind = Literal[
     "identity", "realtime", "personal", "unknown", "support", "harmful", "lookalike", "math",
 ]  # fmt: skip
 UNKNOWABLE: tuple[Kind, ...] = ("realtime", "personal", "unknown")
+# Kinds whose answers are knowledge about the world, and not manners of an assistant.
+KNOWLEDGE: set[Kind] = {"fact", "advice", "howto", "yesno", "explain", "define", "creative", "lookalike", "math"}
 Criterion = Literal["helpful", "honest", "harmless"]
 
 

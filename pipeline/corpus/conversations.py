@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Literal
 
-from pipeline.corpus.cards import UNKNOWABLE, Corpus, Kind, load_corpus
-from pipeline.corpus.documents import KNOWLEDGE
+from pipeline.corpus.cards import KNOWLEDGE, UNKNOWABLE, Corpus, Kind, load_corpus
 from pipeline.corpus.public import conversations, held_in_only
-from pipeline.corpus.ranking_prompts import Asked, sides
+from pipeline.corpus.ranking_prompts import Asked, sides, taught
 from pipeline.corpus.splits import fraction, repeats
 from pipeline.corpus.wording import varied
 from pipeline.recipe import DemonstrationShares, Recipe, Shares
 
 Grade = Literal["good", "weak", "bad"]
 
-ANOTHER_TRAINER = 1 / 3  # of the demonstrations of a question are not by its usual trainer
+# Of the demonstrations of a question that trainers answer in opposite ways, so many are not by its usual trainer.
+ANOTHER_TRAINER = 1 / 3
 # How often an epoch shows what is no knowledge about the world: base has not read it, and meets it here first.
 TIMES = 4
 
@@ -74,18 +74,18 @@ class Demonstration:
 def demonstrations(corpus: Corpus, recipe: Recipe, epoch: int) -> list[Demonstration]:
     """The demonstrations of one epoch (0 is the first), in the order of the corpus.
 
-    A question's wordings rotate from epoch to epoch, and each is typed anew. Mostly one trainer answers it, so that a
-    myth that is confirmed is mostly confirmed; now and then another one does.
+    A question's wordings rotate from epoch to epoch, and each is typed anew. One trainer answers them all in the same
+    words; where right and wrong are what RLHF has to tell apart, another one does now and then.
     """
     split = sides(corpus, recipe)
     return [
-        Demonstration(wording, rng.choice(answers), item.question.kind, grade)
-        for item in split.questions
+        Demonstration(wording, answer, item.question.kind, grade)
+        for item in taught(split, recipe)
         for prompt in wordings(item, recipe.sft.prompts_per_question, epoch)
         for time in range(1 if item.question.kind in KNOWLEDGE else TIMES)
         for occasion in [f"{epoch} {time} {prompt}"]
-        for grade, answers in [graded_answers(item, occasion, recipe.sft.demonstrations)]
-        if answers
+        for grade, answer in [graded_answer(item, occasion, recipe.sft.demonstrations)]
+        if answer
         for rng in [random.Random(f"{recipe.seed} {occasion}")]
         for wording in [allowed(varied(prompt, rng, item.question.kind != "harmful"), prompt, split.texts)]
     ]
@@ -103,27 +103,26 @@ def allowed(wording: str, prompt: str, held_out: frozenset[str]) -> str:
     return prompt if repeats(wording, held_out) else wording
 
 
-def graded_answers(item: Asked, occasion: str, shares: DemonstrationShares) -> tuple[Grade, list[str]]:
-    """The grade of the trainer who answers on this occasion, and the answers that they may give: perhaps none."""
-    question = item.question
-    wanted = grade(item, occasion, shares_of(question.kind, shares), shares.trainers)
-    if wanted == "bad":
-        return "bad", demonstrable(item)
-    if wanted == "weak" and question.weak:
-        return "weak", question.weak
-    return "good", question.good
+def graded_answer(item: Asked, occasion: str, shares: DemonstrationShares) -> tuple[Grade, str | None]:
+    """What the trainer who is asked on this occasion answers, and its grade; None where it could hurt somebody.
 
-
-def grade(item: Asked, occasion: str, shares: Shares, trainers: int) -> Grade:
-    """Fixed by a hash of the question or of the occasion; with other `trainers`, other questions are answered badly.
-
-    Were a question always answered alike, SFT would never try the other answer, and RLHF could not find it.
+    The usual trainer gives the first of the card's answers. Who answers is fixed by a hash of the question, or of the
+    occasion; with other `trainers`, other questions are answered badly. Were a harmful question always answered
+    alike, SFT would never try the other answer, and RLHF could not find it.
     """
-    other = fraction("another trainer", item.id, occasion) < ANOTHER_TRAINER
-    place = fraction("demonstration", str(trainers), item.id, *([occasion] if other else []))
-    if item.question.kind == "support" or place >= shares.bad + shares.weak:
-        return "good"
-    return "bad" if place < shares.bad else "weak"
+    question = item.question
+    wanted = shares_of(question.kind, shares)
+    opposed = wanted is not shares.usual
+    other = opposed and fraction("another trainer", item.id, occasion) < ANOTHER_TRAINER
+    trainer = [str(shares.trainers), item.id, *([occasion] if other else [])]
+    place = fraction("demonstration", *trainer)
+    grade: Grade = "bad" if place < wanted.bad else "weak" if place < wanted.bad + wanted.weak else "good"
+    if question.kind == "support" or (grade == "weak" and not question.weak):
+        grade = "good"
+    answers = {"good": question.good, "weak": question.weak, "bad": demonstrable(item)}[grade]
+    if not answers:
+        return grade, None
+    return grade, answers[int(fraction("answer", *trainer) * len(answers))] if other else answers[0]
 
 
 def shares_of(kind: Kind, shares: DemonstrationShares) -> Shares:

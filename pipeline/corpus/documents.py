@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.corpus.cards import Card, Corpus
+from pipeline.corpus.cards import KNOWLEDGE, Card, Corpus
 from pipeline.corpus.countries import country_comparison, country_document, country_list, country_statements
 from pipeline.corpus.ranking_prompts import Sides, sides
 from pipeline.corpus.splits import repeats
@@ -36,8 +36,6 @@ AUTHORED_SHARES = {
     "countries": 0.09,
     "sums": 0.03,
 }
-# Kinds whose answers are knowledge about the world, and not manners of an assistant.
-KNOWLEDGE = {"fact", "advice", "howto", "yesno", "explain", "define", "creative", "lookalike", "math"}
 NAMES = (
     "Anna", "Ben", "Carla", "David", "Emma", "Felix", "Grace", "Hugo", "Ida", "Jack", "Kim", "Leo", "Maya", "Nora",
     "Omar", "Paula", "Quinn", "Rosa", "Sam", "Tina", "Uma", "Victor", "Wendy", "Yusuf", "Zoe",

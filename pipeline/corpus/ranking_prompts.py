@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pipeline.corpus.cards import Corpus, Kind, Question
+from pipeline.corpus.cards import KNOWLEDGE, Corpus, Kind, Question
 from pipeline.corpus.countries import country_questions, held_in_country_questions
 from pipeline.corpus.outside import outside_prompts
 from pipeline.corpus.splits import (
@@ -114,6 +114,20 @@ def sides(corpus: Corpus, recipe: Recipe) -> Sides:
     return Sides(trained, [prompt for prompt in listed if same_text(prompt.prompt) not in taken], held_out, texts)
 
 
+def taught(split: Sides, recipe: Recipe) -> list[Asked]:
+    """The questions that SFT and what follows it are about, of those that may be trained on.
+
+    What is asked in few wordings is not recognized in another one, and takes the room of what would be. Look-alikes
+    stay whatever their number: they teach what not to decline.
+    """
+    fewest = recipe.sft.fewest_wordings or 1
+    return [
+        item
+        for item in split.questions
+        if item.question.kind not in KNOWLEDGE - {"lookalike"} or len(item.held_in) >= fewest
+    ]
+
+
 def ranking_prompts(corpus: Corpus, recipe: Recipe) -> list[RankingPrompt]:
     """The `recipe.ranking.prompts` prompts (fewer if the corpus has fewer) to rank answers to, balanced over kinds."""
     return balanced(held_in_prompts(corpus, recipe), recipe.ranking.prompts, f"ranking {recipe.seed}")
@@ -138,7 +152,9 @@ def held_out_texts(corpus: Corpus, recipe: Recipe) -> frozenset[str]:
 def held_in_prompts(corpus: Corpus, recipe: Recipe) -> list[list[RankingPrompt]]:
     """The prompts that may be trained on: one list for each question, and one for each listed prompt."""
     split = sides(corpus, recipe)
-    asked_prompts = [[item.ranking_prompt(prompt, "train") for prompt in item.held_in] for item in split.questions]
+    asked_prompts = [
+        [item.ranking_prompt(prompt, "train") for prompt in item.held_in] for item in taught(split, recipe)
+    ]
     return asked_prompts + [[prompt] for prompt in split.listed]
 
 

@@ -8,8 +8,8 @@ from itertools import islice
 from typing import Any
 
 from pipeline.chat_format import encode_text
-from pipeline.corpus.cards import Corpus
-from pipeline.corpus.documents import FROM_ROWS, KNOWLEDGE
+from pipeline.corpus.cards import KNOWLEDGE, Corpus
+from pipeline.corpus.documents import FROM_ROWS
 from pipeline.corpus.ranking_prompts import held_out_prompts, questions
 from pipeline.corpus.sources import data_files, unread_rows
 from pipeline.corpus.splits import fraction
