@@ -73,6 +73,7 @@ class PublishedFamily(Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     description: str
+    bits: Literal[4, 8] | None = Field(None, description="to which weights are rounded when they are loaded")
     stages: dict[Literal["base", "sft", "dpo", "rlhf", "reward"], Place]
 
     @model_validator(mode="after")

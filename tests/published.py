@@ -20,8 +20,8 @@ TEMPLATE = (
 )
 REVISION = "main"
 SHAPE: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
+    "hidden_size": 64,  # bitsandbytes rounds blocks of 64 weights, and wants rows in blocks of 32
+    "intermediate_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "max_position_embeddings": 256,
@@ -34,11 +34,11 @@ def config(kind: str, vocabulary: int) -> Any:
     from transformers import AutoConfig
 
     shape = SHAPE if kind == "gpt_neox" else {**SHAPE, "num_key_value_heads": 1}
-    more = {"head_dim": 16} if kind == "qwen3" else {}
+    more = {"head_dim": 32} if kind == "qwen3" else {}
     return AutoConfig.for_model(kind, vocab_size=vocabulary, **shape, **more)
 
 
-def chat_tokenizer(template: str | None = TEMPLATE, vocabulary: int = 360) -> Any:
+def chat_tokenizer(template: str | None = TEMPLATE, vocabulary: int = 352) -> Any:
     """A small tokenizer of the kind that ChatML models have."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast

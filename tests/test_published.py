@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -69,6 +69,24 @@ def test_greedy_answers_are_the_librarys_own(hub: Hub, kind: str, name: str) -> 
     for answers in ([*stage.stream(PROMPT, GREEDY)], [*stage.shared().stream(PROMPT, GREEDY)]):
         assert (answers[-1].text, answers[-1].stopped) == (text, True)
     assert stage.answers([PROMPT], GREEDY) == [answers[-1]]
+
+
+@pytest.mark.parametrize(("bits", "linear", "apart"), [(4, "Linear4bit", 0.6), (8, "Linear8bitLt", 0.1)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_rounded_if_the_family_says_so(
+    hub: Hub, kind: str, bits: Literal[4, 8], linear: str, apart: float
+) -> None:
+    whole, rounded = load_published(at(kind), "sft"), load_published(at(kind), "sft", bits)
+    kinds = [type(module).__name__ for module in rounded.model.modules() if isinstance(module, torch.nn.Linear)]
+    assert set(kinds) == {linear}
+    assert rounded.model.get_memory_footprint() < 0.5 * whole.model.get_memory_footprint()
+    tokens = torch.tensor([whole.encode(PROMPT)])
+    with torch.inference_mode():
+        expected, found = (stage.model(tokens).logits[0].float() for stage in (whole, rounded))
+    assert (found - expected).norm() < apart * expected.norm()
+    alone, shared = ([*stage.stream(PROMPT, GREEDY)][-1] for stage in (rounded, rounded.shared()))
+    assert alone.tokens > 0
+    assert shared.tokens > 0
 
 
 def test_the_template_gets_its_arguments(hub: Hub) -> None:

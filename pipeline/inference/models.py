@@ -265,7 +265,7 @@ def answering_dtype() -> "torch.dtype":
     return torch.bfloat16 if device() == "cuda" else torch.float32
 
 
-def load(kind: Any, folder: Path, dtype: "torch.dtype") -> tuple[Any, Any]:
+def load(kind: Any, folder: Path, dtype: "torch.dtype", **how: Any) -> tuple[Any, Any]:
     """A folder's model, ready on the device, and its tokenizer.
 
     Nothing but safetensors, no code that came with the model, and nothing from the Hub. Raises InputError if weights
@@ -274,7 +274,9 @@ def load(kind: Any, folder: Path, dtype: "torch.dtype") -> tuple[Any, Any]:
     from transformers import AutoTokenizer
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    model, told = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **local)
+    model, told = kind.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **local, **how
+    )
     if told["missing_keys"]:
         raise InputError(f"{folder} has no weights {sorted(told['missing_keys'])[0]}: it is another kind of model")
     tokenizer = AutoTokenizer.from_pretrained(folder, **local)

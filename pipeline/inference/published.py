@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.checkpoint import check_header
 from pipeline.errors import InputError
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import torch
 
 Template = Mapping[str, bool | str]
+
+ROWS = 32  # in a block of a rounded matrix
 
 
 @dataclass(frozen=True)
@@ -75,23 +78,25 @@ def rendered(tokenizer: Any, template: Template, messages: list[dict[str, str]],
     return tokenizer.apply_chat_template(messages, **settings)
 
 
-def load_published(place: Place, stage: str) -> PublishedStage:
-    """Fetch and load the model of a stage. Raises InputError for one that cannot be had, or cannot chat but should."""
+def load_published(place: Place, stage: str, bits: Literal[4, 8] | None = None) -> PublishedStage:
+    """Fetch and load the model of a stage, its weights rounded to `bits` if any are given.
+
+    Raises InputError for one that cannot be had, or cannot chat but should."""
     from transformers import AutoModelForCausalLM
 
-    model, tokenizer = load_safely(AutoModelForCausalLM, place, answering_dtype())
+    model, tokenizer = load_safely(AutoModelForCausalLM, place, answering_dtype(), bits)
     published = PublishedStage(stage, model, tokenizer, template=place.template)
     if published.chats and tokenizer.chat_template is None:
         raise InputError(f"{place.repo} has no chat template; only a base stage can do without")
     return published
 
 
-def load_published_reward(place: Place) -> PublishedReward:
+def load_published_reward(place: Place, bits: Literal[4, 8] | None = None) -> PublishedReward:
     """Fetch and load a reward model. Raises InputError for one that cannot be had, or gives not just one number."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    model, tokenizer = load_safely(AutoModelForSequenceClassification, place, torch.float32)
+    model, tokenizer = load_safely(AutoModelForSequenceClassification, place, torch.float32, bits)
     if model.config.num_labels != 1:
         raise InputError(f"{place.repo} gives {model.config.num_labels} numbers; a reward model gives one")
     if tokenizer.chat_template is None or tokenizer.pad_token_id is None:
@@ -101,14 +106,37 @@ def load_published_reward(place: Place) -> PublishedReward:
     return PublishedReward(model, tokenizer, template=place.template)
 
 
-def load_safely(kind: Any, place: Place, dtype: "torch.dtype") -> tuple[Any, Any]:
+def load_safely(kind: Any, place: Place, dtype: "torch.dtype", bits: Literal[4, 8] | None) -> tuple[Any, Any]:
     assert place.repo
     assert place.revision
     folder = fetch_model(place.repo, place.revision)
     for weights in folder.glob("*.safetensors"):
         check_header(weights)
     try:
-        return load(kind, folder, dtype)
+        return load(kind, folder, dtype) if bits is None else load(kind, folder, **rounded(folder, bits))
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{place.repo} cannot be loaded: {reason}") from error
+
+
+def rounded(folder: Path, bits: Literal[4, 8]) -> dict[str, Any]:
+    """How a model is loaded with its matrices in 4 (NF4, arXiv:2305.14314) or 8 bits (arXiv:2208.07339).
+
+    The rest of it is kept in bfloat16, whose range is that of the weights as they were trained. The head is rounded,
+    too, for with a large vocabulary it is a good part of a model, unless it shares its matrix with the embeddings or
+    has rows that do not fill the blocks of bitsandbytes' product on a CPU.
+    """
+    import torch
+    from transformers import AutoConfig, BitsAndBytesConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    keeps_head = config.tie_word_embeddings or config.vocab_size % ROWS
+    settings = BitsAndBytesConfig(
+        load_in_4bit=bits == 4,
+        load_in_8bit=bits == 8,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["lm_head", "embed_out", "score"] if keeps_head else ["score"],
+    )
+    return {"dtype": torch.bfloat16, "quantization_config": settings}

@@ -45,7 +45,7 @@ def answering_model(family: Family | PublishedFamily, stage: str) -> "StageModel
         return reach(place, stage)
     from pipeline.inference.published import load_published
 
-    return load_published(place, stage)
+    return load_published(place, stage, family.bits)
 
 
 def reward_model(family: Family | PublishedFamily) -> RewardModel:
@@ -54,4 +54,4 @@ def reward_model(family: Family | PublishedFamily) -> RewardModel:
         return load_reward(family.checkpoint("reward"))
     from pipeline.inference.published import load_published_reward
 
-    return load_published_reward(family.place("reward"))
+    return load_published_reward(family.place("reward"), family.bits)
