@@ -10,7 +10,7 @@ demo: .venv/installed                ## open the page with the bundled family
 	$(BIN)/python app.py --open --family $(FAMILY)
 
 test: .venv/installed chromium npm   ## train a nano family and test everything with it
-	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --durations=30
+	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=30
 
 fuzz: .venv/installed                ## send 10,000 hostile cases to the page and the command line
 	HOSTILE_CASES=10000 $(BIN)/python -m pytest -q tests/test_hostile.py
