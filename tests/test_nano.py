@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -10,6 +11,7 @@ from pipeline.checkpoint import STAGES, Family, sha256
 from pipeline.corpus.cards import load_corpus
 from pipeline.recipe import load_recipe
 from pipeline.training import FIXED_PROMPTS
+from tests.curves import FILE, curves
 
 TRAINED = [stage for stage in STAGES if stage not in ("tokenizer", "ranking")]
 PARENTS = {"sft": "base", "ranking": "sft", "reward": "sft", "rlhf": "sft", "dpo": "sft"}
@@ -73,6 +75,18 @@ def test_the_parent_is_named_with_its_weights(nano_family: Path, stage: str) -> 
     parent = family.checkpoint(stage).record["parent"]
     files = family.checkpoint(PARENTS[stage]).record["files"]
     assert parent == {"stage": PARENTS[stage], "weights": files.get("model.safetensors")}
+
+
+@pytest.mark.parametrize(("stage", "tolerance"), [("base", 0.03), ("sft", 0.05), ("reward", 0.1)])
+def test_the_curves_are_those_that_were_committed(nano_family: Path, stage: str, tolerance: float) -> None:
+    expected = json.loads(FILE.read_text(encoding="utf-8"))[stage]
+    assert curves(Family(nano_family))[stage] == pytest.approx(expected, abs=tolerance)
+
+
+@pytest.mark.parametrize("stage", ["rlhf", "dpo"])
+def test_what_learns_from_samples_comes_out_as_it_did(nano_family: Path, stage: str) -> None:
+    expected = json.loads(FILE.read_text(encoding="utf-8"))[stage]
+    assert fmean(curves(Family(nano_family))[stage]) == pytest.approx(fmean(expected), abs=0.3)
 
 
 def test_base_learned_to_predict(nano_family: Path) -> None:
