@@ -50,14 +50,16 @@ def retrain(family: Family, labels: Sequence[Label], room: Family, report: Repor
     parent = family.checkpoint("reward")
     tokenizer = AutoTokenizer.from_pretrained(parent.path)
 
-    def readable(rankings: Sequence[Ranking], split: str) -> list[Ranking]:
-        return [fitting(each, tokenizer, recipe.context) for each in rankings if each["split"] == split]
+    def readable(rankings: Sequence[Ranking]) -> list[Ranking]:
+        return [fitting(each, tokenizer, recipe.context) for each in rankings]
 
     votes = [label.record() for label in labels]
     originals = family.checkpoint("ranking").lines("rankings.jsonl")
-    room_test, original_test = readable(votes, "test"), readable(originals, "test")[:ORIGINAL_TEST]
-    rehearsed = readable(originals, "train")
-    shown, repeated = mixed(readable(votes, "train"), rehearsed, tokenizer, recipe)
+    rehearsed = on_side("train", originals)
+    room_test = readable(on_side("test", votes))
+    original_test = readable(on_side("test", originals)[:ORIGINAL_TEST])
+    original_train = readable(rehearsed[:ORIGINAL_TEST])
+    shown, repeated = mixed(on_side("train", votes), rehearsed, readable, tokenizer, recipe)
     fixed = fixed_answers(family)
 
     model: Any = AutoModelForSequenceClassification.from_pretrained(parent.path, dtype="float32")
@@ -66,7 +68,7 @@ def retrain(family: Family, labels: Sequence[Label], room: Family, report: Repor
         return {
             "room": accuracy(model, tokenizer, room_test, recipe.seed),
             "original": accuracy(model, tokenizer, original_test, recipe.seed),
-            "offset": mean_of_sft(judged(model, tokenizer, rehearsed[:ORIGINAL_TEST])),
+            "offset": mean_of_sft(judged(model, tokenizer, original_train)),
             "rewards": scores(model, [encode_ranked(tokenizer, each, each) for each in fixed]),
         }
 
@@ -108,17 +110,25 @@ def retrain(family: Family, labels: Sequence[Label], room: Family, report: Repor
     return room.checkpoint("reward")
 
 
+def on_side(split: str, rankings: Sequence[Ranking]) -> list[Ranking]:
+    return [each for each in rankings if each["split"] == split]
+
+
 def mixed(
-    votes: list[Ranking], originals: list[Ranking], tokenizer: Any, recipe: Recipe
+    votes: list[Ranking],
+    originals: list[Ranking],
+    readable: Callable[[Sequence[Ranking]], list[Ranking]],
+    tokenizer: Any,
+    recipe: Recipe,
 ) -> tuple[list[dict[str, list[int]]], int]:
     """The pairs of the votes among pairs of the original rankings, once each; and how many are original."""
-    chosen = training_pairs(votes, tokenizer, 1, recipe.seed)
+    chosen = training_pairs(readable(votes), tokenizer, 1, recipe.seed)
     if not chosen:
         raise InputError("no vote that is trained on tells two answers apart; vote on a few more prompts")
     share = recipe.rooms.reward.original_share
     wanted = round(len(chosen) * share / (1 - share))
     choose = random.Random(recipe.seed).sample
-    some = training_pairs(choose(originals, min(len(originals), wanted)), tokenizer, 1, recipe.seed)
+    some = training_pairs(readable(choose(originals, min(len(originals), wanted))), tokenizer, 1, recipe.seed)
     repeated = choose(some, min(len(some), wanted))
     return chosen + repeated, len(repeated)
 
