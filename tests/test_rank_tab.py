@@ -211,6 +211,12 @@ def test_a_moved_policy_is_the_fourth_column(browser: Browser, address: str, roo
     expect(page.locator("#columns .stage:is([data-state=stopped], [data-state=cut])")).to_have_count(4)
     expect(page.locator("#columns .stage.own h2")).to_contain_text("Yours")
     expect(page.locator("#columns .stage.own .number")).to_be_visible()
+    for width, rows in ((1440, 1), (1024, 2), (390, 4)):
+        page.set_viewport_size({"width": width, "height": 900})
+        places = [place.bounding_box() for place in page.locator("#columns > .place").all()]
+        assert len({place["y"] for place in places if place}) == rows
+        for ending in page.locator("#columns .ending").all():
+            assert ending.evaluate("(ending) => ending.scrollWidth <= ending.clientWidth"), width
     page.context.close()
 
 
