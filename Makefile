@@ -12,8 +12,9 @@ demo: .venv/installed                ## open the page with the bundled family
 test: .venv/installed chromium npm   ## train a nano family and test everything with it
 	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=30
 
-fuzz: .venv/installed                ## send 10,000 hostile cases to the page and the command line
+fuzz: .venv/installed                ## send 10,000 hostile cases to page and command line, kill a run 30 times
 	HOSTILE_CASES=10000 $(BIN)/python -m pytest -q tests/test_hostile.py
+	RANDOM_KILLS=30 $(BIN)/python -m pytest -q tests/test_resume.py -k random_moments
 
 bench: .venv/installed               ## measure everything, beside other ways, into BENCHMARKS.md
 	$(BIN)/python -m tests.bench --family $(FAMILY)

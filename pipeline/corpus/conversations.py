@@ -119,7 +119,7 @@ def graded_answer(item: Asked, occasion: str, shares: DemonstrationShares) -> tu
     grade: Grade = "bad" if place < wanted.bad else "weak" if place < wanted.bad + wanted.weak else "good"
     if question.kind == "support" or (grade == "weak" and not question.weak):
         grade = "good"
-    answers = {"good": question.good, "weak": question.weak, "bad": demonstrable(item)}[grade]
+    answers = demonstrable(item) if grade == "bad" else question.weak if grade == "weak" else question.good
     if not answers:
         return grade, None
     return grade, answers[int(fraction("answer", *trainer) * len(answers))] if other else answers[0]

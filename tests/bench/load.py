@@ -58,11 +58,7 @@ async def one_of_many(address: str, number: int, end: float, told: Told) -> None
                     break
                 seconds.append(run.seconds)
                 told.mixed += mixed(run, prompt)
-                told.incomplete += not finished(run)
-
-
-def finished(run: Comparison) -> bool:
-    return set(run.states.values()) <= {"stopped", "cut"}
+                told.incomplete += not run.complete
 
 
 async def leaves(person: Person, prompt: str) -> None:

@@ -158,7 +158,7 @@ async def many(address: str, server: Server, people: int) -> dict[str, Any]:
     seconds, processor = time.monotonic() - start, server.processor_seconds - before
     for person in persons:
         await person.close()
-    complete = [run for run in runs if set(run.states.values()) <= {"stopped", "cut"}]
+    complete = [run for run in runs if run.complete]
     return {
         "people at once": people,
         "with all answers": len(complete),

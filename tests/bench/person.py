@@ -32,6 +32,11 @@ class Comparison:
     def tokens(self) -> int:
         return sum(int(found[1]) for html in self.html.values() if (found := re.search(r">(\d+) tokens?<", html)))
 
+    @property
+    def complete(self) -> bool:
+        """Whether every column has its whole answer."""
+        return set(self.states.values()) <= {"stopped", "cut"}
+
     def see(self, html: str, seconds: float) -> None:
         """Take note of a column as it stands now."""
         found = re.search(r'class="stage (\w+)" data-state="(\w+)"', html)
