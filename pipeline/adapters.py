@@ -7,7 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from pipeline.checkpoint import Checkpoint
-from pipeline.precision import training_precision
+from pipeline.precision import in_four_bits, training_precision
 from pipeline.recipe import LoraSettings, PretrainedSettings, Recipe
 
 
@@ -20,16 +20,8 @@ def low_rank(settings: LoraSettings | None, task: str = "CAUSAL_LM", **more: Any
 
 def four_bit(recipe: Recipe) -> BitsAndBytesConfig | None:
     """How the weights below an adapter are rounded, if the recipe says so (QLoRA, arXiv:2305.14314)."""
-    if not is_four_bit(recipe):
-        return None
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=training_precision(),
-        # The head of a reward model is new, and trained whole.
-        llm_int8_skip_modules=["lm_head", "score"],
-    )
+    # The head of a reward model is new, and trained whole.
+    return in_four_bits(training_precision(), ["lm_head", "score"]) if is_four_bit(recipe) else None
 
 
 def optimizer(recipe: Recipe) -> dict[str, Any]:

@@ -1,8 +1,12 @@
 """In which number format this machine trains, and how fast it multiplies in it."""
 
 import time
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig
 
 SIZE = 2048  # rows and columns of the matrices that are timed
 
@@ -18,6 +22,19 @@ def training_precision() -> torch.dtype:
     else:
         fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
+
+
+def in_four_bits(computed_in: torch.dtype, whole: list[str]) -> "BitsAndBytesConfig":
+    """How matrices are rounded to 4 bits when they are loaded (NF4, arXiv:2305.14314), but for the `whole` modules."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=computed_in,
+        llm_int8_skip_modules=whole,
+    )
 
 
 def matrix_rate(device: torch.device | None = None) -> float:

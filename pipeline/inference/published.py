@@ -120,7 +120,7 @@ def load_safely(kind: Any, place: Place, dtype: "torch.dtype", bits: Literal[4, 
 
 
 def rounded(folder: Path, bits: Literal[4, 8]) -> dict[str, Any]:
-    """How a model is loaded with its matrices in 4 (NF4, arXiv:2305.14314) or 8 bits (arXiv:2208.07339).
+    """How a model is loaded with its matrices in 4 (`in_four_bits`) or 8 bits (LLM.int8, arXiv:2208.07339).
 
     The rest of it is kept in bfloat16, whose range is that of the weights as they were trained. The head is rounded,
     too, for with a large vocabulary it is a good part of a model, unless it shares its matrix with the embeddings or
@@ -129,14 +129,11 @@ def rounded(folder: Path, bits: Literal[4, 8]) -> dict[str, Any]:
     import torch
     from transformers import AutoConfig, BitsAndBytesConfig
 
+    from pipeline.precision import in_four_bits
+
     config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
     keeps_head = config.tie_word_embeddings or config.vocab_size % ROWS
-    settings = BitsAndBytesConfig(
-        load_in_4bit=bits == 4,
-        load_in_8bit=bits == 8,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=["lm_head", "embed_out", "score"] if keeps_head else ["score"],
-    )
+    whole = ["lm_head", "embed_out", "score"] if keeps_head else ["score"]
+    in_eight_bits = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=whole)
+    settings = in_four_bits(torch.bfloat16, whole) if bits == 4 else in_eight_bits
     return {"dtype": torch.bfloat16, "quantization_config": settings}
