@@ -106,8 +106,7 @@ def compare_tab(family: LoadedFamily, rooms: Rooms) -> Comparison:
             guessing = gr.Checkbox(label="Guess mode", container=False, elem_id="guess-mode", visible=guessable)
 
     places, columns, lanes, ballots = [], [], [], []
-    kinds = [f"of-{len(family.columns)}", "rewarded" if rewarded else "unrewarded"]
-    with gr.Row(elem_id="columns", elem_classes=kinds):
+    with gr.Row(elem_id="columns", elem_classes=[] if rewarded else ["unrewarded"]):
         for stage, letter in zip_longest(family.columns, LETTERS if guessable else ""):
             with gr.Column(elem_classes="place") as place:
                 places.append(place)
