@@ -147,6 +147,9 @@ class BaseSettings(Section):
     adamw_learning_rate: float = Field(gt=0)
     warmup: float = Field(ge=0, le=1, description="share of the steps")
     decay: float = Field(ge=0, le=1, description="share of the steps")
+    last_rate: float | None = left_out(
+        gt=0, le=1, description="share of the learning rates at which the last of several periods begins to decay"
+    )
     compile: bool
     save_every: int = Field(gt=0, description="steps")
     sample_every: int = Field(gt=0, description="steps")
@@ -355,8 +358,10 @@ class Recipe(Section):
     def until_period(self, count: int) -> "Recipe":
         """The same recipe with the first `count` periods of the base stage alone."""
         assert isinstance(self.base, BaseSettings)
-        base = BaseSettings(**self.base.model_dump() | {"tokens": self.base.periods[:count]})
-        return self.model_copy(update={"base": base})
+        settings = self.base.model_dump() | {"tokens": self.base.periods[:count]}
+        if count < len(self.base.periods):
+            settings.pop("last_rate", None)
+        return self.model_copy(update={"base": BaseSettings(**settings)})
 
     def digest(self, stage: str) -> str:
         """SHA-256 of all that decides what a stage becomes: its settings and those of the stages before it.

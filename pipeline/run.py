@@ -36,7 +36,7 @@ def run_all(recipe: Recipe, family: Family, until: str | None = None) -> None:
     stages = stages_until(recipe, until)
     corpus = load_corpus(recipe.corpus).sha256
     with sole_run(family):
-        finished = [stage for stage in stages if is_finished(stage, recipe, corpus, family)]
+        finished = [stage for stage in stages if is_finished(stage, recipe, family)]
         for stage in finished:
             check_origin(recipe, corpus, family.checkpoint(stage))
         for stage in stages:
@@ -69,7 +69,7 @@ def run_stage(stage: str, recipe: Recipe, family: Family) -> None:
 def train(stage: str, recipe: Recipe, corpus: str, family: Family) -> None:
     """Run one stage and say what it does, how long it took and what came out."""
     module = module_of(stage, recipe)
-    for part in periods_to_train(recipe, corpus, family) if stage == "base" else [recipe]:
+    for part in periods_to_train(recipe, family) if stage == "base" else [recipe]:
         if processes.is_main():
             begin(stage, part, corpus, family)
             write_whole(family.path / RECIPE, yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True))
@@ -93,22 +93,22 @@ def module_of(stage: str, recipe: Recipe) -> str:
     return "pretrained" if stage == "base" and isinstance(recipe.base, PretrainedSettings) else stage
 
 
-def periods_to_train(recipe: Recipe, corpus: str, family: Family) -> list[Recipe]:
+def periods_to_train(recipe: Recipe, family: Family) -> list[Recipe]:
     """The recipe as it stands at each period of the base stage that the family's checkpoint lacks."""
     if isinstance(recipe.base, PretrainedSettings):
         return [recipe]
-    first, last = finished_periods(recipe, corpus, family) + 1, len(recipe.base.periods)
+    first, last = finished_periods(recipe, family) + 1, len(recipe.base.periods)
     return [recipe.until_period(number) for number in range(first, last + 1)]
 
 
-def finished_periods(recipe: Recipe, corpus: str, family: Family) -> int:
-    """How many periods, if not all, the family's base has behind it; 0 if it is of another recipe or corpus."""
+def finished_periods(recipe: Recipe, family: Family) -> int:
+    """How many periods, if not all, the family's base has behind it; 0 if it is of another recipe.
+
+    A corpus may grow between two periods.
+    """
     if not family.has("base") or isinstance(recipe.base, PretrainedSettings):
         return 0
-    record = family.checkpoint("base").record
-    if record["corpus"]["sha256"] != corpus:
-        return 0
-    digest = record["recipe"]["sha256"]
+    digest = family.checkpoint("base").record["recipe"]["sha256"]
     counts = range(1, len(recipe.base.periods))
     return next((count for count in counts if recipe.until_period(count).digest("base") == digest), 0)
 
@@ -127,9 +127,9 @@ def begin(stage: str, recipe: Recipe, corpus: str, family: Family) -> None:
     write_whole(note, json.dumps(origin))
 
 
-def is_finished(stage: str, recipe: Recipe, corpus: str, family: Family) -> bool:
+def is_finished(stage: str, recipe: Recipe, family: Family) -> bool:
     """Whether a stage is trained; a base stage that lacks a period of the recipe is not."""
-    return family.has(stage) and not (stage == "base" and finished_periods(recipe, corpus, family))
+    return family.has(stage) and not (stage == "base" and finished_periods(recipe, family))
 
 
 def check_origin(recipe: Recipe, corpus: str, checkpoint: Checkpoint) -> None:

@@ -53,8 +53,9 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     """Train a Llama-architecture model on packed documents, from random initialisation or the period before.
 
     In each period the learning rate rises, stays and decays (Hu et al. 2024, arXiv:2404.06395), so that each
-    ends with a model that can be used. This trains the last period of the recipe, with the documents that come
-    next. Raises InputError when there is an earlier one and it is not trained yet.
+    ends with a model that can be used. With `last_rate` the last one decays from its beginning: at the full rate
+    what the decay before it has made would be lost. This trains the last period of the recipe, with the documents
+    that come next. Raises InputError when there is an earlier one and it is not trained yet.
     """
     keep_memory()
     settings = recipe.base
@@ -64,6 +65,8 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     work = family.work("base")
     clock = Clock(work)
     *read, steps = [tokens // (settings.batch_size * recipe.context) for tokens in settings.periods]
+    rate = settings.last_rate or 1
+    decay = 1 - settings.warmup if settings.last_rate else settings.decay
     blocks = packed_blocks(
         recipe, family, corpus, tokenizer, work / "blocks.npy", (sum(read) + steps) * settings.batch_size
     )
@@ -81,12 +84,12 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         work,
         seed=recipe.seed,
         save_every=settings.save_every,
-        learning_rate=settings.muon_learning_rate,
+        learning_rate=rate * settings.muon_learning_rate,
         batch_size=settings.batch_size,
         max_steps=steps,
         lr_scheduler_type="warmup_stable_decay",
         warmup_steps=round(steps * settings.warmup),
-        lr_scheduler_kwargs={"num_decay_steps": round(steps * settings.decay), "decay_type": "1-sqrt"},
+        lr_scheduler_kwargs={"num_decay_steps": round(steps * decay), "decay_type": "1-sqrt"},
         # The documents come mixed already, and a longer run reads the same ones first.
         train_sampling_strategy="sequential",
         torch_compile=settings.compile,
@@ -96,7 +99,10 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         args=TrainingArguments(**arguments),
         train_dataset=Blocks(blocks[sum(read) * settings.batch_size :]),
         data_collator=Collator(tokenizer.convert_tokens_to_ids(END_OF_DOCUMENT)),
-        optimizers=(MuonWithAdamW(model, settings.muon_learning_rate, settings.adamw_learning_rate), None),
+        optimizers=(
+            MuonWithAdamW(model, rate * settings.muon_learning_rate, rate * settings.adamw_learning_rate),
+            None,
+        ),
         callbacks=[Progress("base"), samples, StopOnNaN(), clock, speed],
     )
     resume(trainer, work)
