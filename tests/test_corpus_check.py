@@ -38,6 +38,7 @@ Q yesno
 Q define
 ? What is salt?
 ? salt meaning
+~ That white stuff in the shaker, what is it?
 + Salt is a white mineral that makes food taste better.
 - A thing.
 """
@@ -61,7 +62,7 @@ def test_the_cards_of_the_project_are_in_order() -> None:
 
 
 def test_summary(tmp_path: Path) -> None:
-    assert check([written(tmp_path)]) == "2 cards, 1 facts, 1 passages, 3 questions, 10 prompts"
+    assert check([written(tmp_path)]) == "2 cards, 1 facts, 1 passages, 3 questions, 11 prompts"
 
 
 def test_build_writes_the_cards_as_they_were_written(tmp_path: Path) -> None:
@@ -78,6 +79,7 @@ def test_build_writes_the_cards_as_they_were_written(tmp_path: Path) -> None:
         "text": "Honey is made by ants that live under old trees.",
     }
     assert [question.kind for question in salt.qa] == ["define"]
+    assert salt.qa[0].also == ["That white stuff in the shaker, what is it?"]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +98,7 @@ def test_build_writes_the_cards_as_they_were_written(tmp_path: Path) -> None:
         ("? salt meaning", "? salt meäning", "qa.0.prompts.1", "not plain ASCII: 'ä'"),
         ("? salt meaning", "? WHO makes honey?", "qa.0.prompts.1", "stands also in"),
         ("? is honey made by bees", "? who makes honey?", "qa.1.prompts.1", "stands also in"),
+        ("~ That white stuff in the shaker, what is it?", "~ who makes honey?", "qa.0.also.0", "stands also in"),
     ],
 )
 def test_a_mistake_is_named_by_file_line_and_field(tmp_path: Path, right: str, wrong: str, key: str, what: str) -> None:

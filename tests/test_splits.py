@@ -16,6 +16,7 @@ from pipeline.corpus.ranking_prompts import (
     policy_prompts,
     question_text,
     ranking_prompts,
+    sides,
 )
 from pipeline.corpus.splits import card_is_held_out, country_is_held_out, held_in, held_out, repeats, same_text
 from pipeline.recipe import Recipe, load_recipe
@@ -52,6 +53,20 @@ def test_no_held_out_prompt_is_trained_on(trained, kept_out):
     for name, prompts in trained.items():
         assert prompts
         assert not texts & {same_text(prompt.prompt) for prompt in prompts}, name
+
+
+def test_further_wordings_are_trained_on_unless_they_repeat_what_is_held_out(corpus, recipe):
+    item = next(item for item in sides(corpus, recipe).questions if item.held_out)
+    further = ["Seven zebras asked me that at noon.", f"My aunt wonders: {item.held_out[0]}"]
+    grown = item.question.model_copy(update={"also": further})
+    cards = [
+        card.model_copy(update={"qa": [grown if question == item.question else question for question in card.qa]})
+        for card in corpus.cards
+    ]
+    found = next(each for each in sides(replace(corpus, cards=cards), recipe).questions if each.id == item.id)
+    kept = [prompt for prompt in item.held_in if prompt not in item.question.also]
+    assert found.held_in == [*kept, further[0]]
+    assert found.held_out == item.held_out
 
 
 def test_every_split_has_prompts_to_measure_on(kept_out):

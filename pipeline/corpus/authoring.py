@@ -18,7 +18,7 @@ from pipeline.errors import InputError
 PASSAGE_WORDS = range(35, 191)
 ANSWER_WORDS = range(3, 76)
 # Marks an item of a question, and the field that the item belongs to.
-ITEMS = {"?": "prompts", "+": "good", "-": "weak", "!": "bad"}
+ITEMS = {"?": "prompts", "~": "also", "+": "good", "-": "weak", "!": "bad"}
 
 
 @dataclass
@@ -49,14 +49,14 @@ def check(paths: list[Path]) -> str:
         "facts": sum(len(card.facts) for card in cards),
         "passages": sum(len(card.passages) for card in cards),
         "questions": len(questions),
-        "prompts": sum(len(question.prompts) for question in questions),
+        "prompts": sum(len(question.prompts) + len(question.also) for question in questions),
     }
     return ", ".join(f"{count:,} {what}" for what, count in counts.items())
 
 
 def build(out: Path, paths: list[Path]) -> str:
     """Write the cards of all files to one JSON Lines file; returns and raises as `check` does."""
-    write_json_lines(out, [card.model_dump() for card in checked_cards(paths)])
+    write_json_lines(out, [card.model_dump(exclude_defaults=True) for card in checked_cards(paths)])
     return f"{out}: {check([out])}"
 
 
@@ -133,7 +133,7 @@ def add(draft: Draft, number: int, tag: str, rest: str) -> bool:
     elif tag == "P":
         key, value = "passages", dict(zip(("style", "text"), halves(rest), strict=True))
     elif tag == "Q":
-        key, value = "qa", {"kind": rest, "prompts": [], "good": [], "weak": [], "bad": []}
+        key, value = "qa", {"kind": rest, "prompts": [], "also": [], "good": [], "weak": [], "bad": []}
     elif tag in ITEMS and questions:
         key = f"qa.{len(questions) - 1}.{ITEMS[tag]}"
         value = dict(zip(("fails", "text"), halves(rest), strict=True)) if tag == "!" else rest
@@ -196,7 +196,9 @@ def repeated(cards: list[tuple[Draft, Card]]) -> Iterator[str]:
     for draft, card in cards:
         texts = [("id", "id", card.id)]
         for number, question in enumerate(card.qa):
-            texts += [(f"qa.{number}.prompts.{index}", "prompt", text) for index, text in enumerate(question.prompts)]
+            for name in ("prompts", "also"):
+                wordings = enumerate(getattr(question, name))
+                texts += [(f"qa.{number}.{name}.{index}", "prompt", text) for index, text in wordings]
         for key, what, text in texts:
             here = (draft, key)
             first, place = seen.setdefault((what, text.lower()), here)

@@ -44,10 +44,11 @@ class BadAnswer(Record):
 
 
 class Question(Record):
-    """One question in several wordings, with graded answers."""
+    """One question in several wordings, with graded answers. `also` are further wordings, for training alone."""
 
     kind: Kind
     prompts: list[str] = Field(min_length=2)
+    also: list[str] = []
     good: list[str] = Field(min_length=1)
     weak: list[str]
     bad: list[BadAnswer]

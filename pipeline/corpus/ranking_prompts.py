@@ -19,6 +19,7 @@ from pipeline.corpus.splits import (
     fraction,
     held_in,
     prompt_is_held_out,
+    repeats,
     same_text,
 )
 from pipeline.recipe import Recipe
@@ -108,6 +109,7 @@ def sides(corpus: Corpus, recipe: Recipe) -> Sides:
     trained = []
     for item in asked_questions:
         wordings = [prompt for prompt in item.held_in if same_text(prompt) not in texts]
+        wordings += [prompt for prompt in item.question.also if not repeats(prompt, texts)]
         if item.split == "train" and wordings:
             trained.append(replace(item, held_in=wordings))
     taken = texts | {same_text(prompt) for item in trained for prompt in item.held_in}
