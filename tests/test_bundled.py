@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from pipeline.checkpoint import STAGES, Family
-from pipeline.corpus.cards import load_corpus
 from pipeline.recipe import REPOSITORY, load_recipe
 from pipeline.training import FIXED_PROMPTS
 
@@ -19,11 +18,9 @@ LARGEST = 150 * 10**6
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_is_what_the_committed_recipe_and_corpus_make(stage: str) -> None:
-    recipe = load_recipe("tiny")
-    record = Family(TINY).checkpoint(stage).record
-    assert record["recipe"]["sha256"] == recipe.digest(stage)
-    assert record["corpus"]["sha256"] == load_corpus(recipe.corpus).sha256
+def test_a_stage_is_what_the_committed_recipe_makes(stage: str) -> None:
+    """Of a corpus that may have grown since: the log says when."""
+    assert Family(TINY).checkpoint(stage).record["recipe"]["sha256"] == load_recipe("tiny").digest(stage)
 
 
 def test_the_family_is_small_enough_to_ship() -> None:

@@ -167,8 +167,9 @@ def offences(card: Card) -> Iterator[tuple[str, str]]:
     quick = "/quick-" in card.id
     for number, question in enumerate(card.qa):
         key = f"qa.{number}"
-        if len(question.prompts) < (2 if quick else 4):
-            yield key, f"{len(question.prompts)} prompts; {2 if quick else 4} or more are wanted"
+        wordings = len(question.prompts) + len(question.also)
+        if wordings < (2 if quick else 4):
+            yield key, f"{wordings} prompts; {2 if quick else 4} or more are wanted"
         if not question.weak and not question.bad:
             yield key, "wants a weak or a bad answer"
         for index, answer in enumerate(question.good):
