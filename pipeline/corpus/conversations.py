@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Literal
 
-from pipeline.corpus.cards import KNOWLEDGE, UNKNOWABLE, Corpus, Kind, load_corpus
+from pipeline.corpus.cards import UNKNOWABLE, Corpus, Kind, load_corpus
 from pipeline.corpus.public import conversations, held_in_only
 from pipeline.corpus.ranking_prompts import Asked, sides, taught
 from pipeline.corpus.splits import fraction, repeats
@@ -23,8 +23,6 @@ Grade = Literal["good", "weak", "bad"]
 
 # Of the demonstrations of a question that trainers answer in opposite ways, so many are not by its usual trainer.
 ANOTHER_TRAINER = 1 / 3
-# How often an epoch shows what is no knowledge about the world: base has not read it, and meets it here first.
-TIMES = 4
 
 # Where a question or its bad answer speaks of these, believing it may cost somebody their health. The cards
 # mark an answer as failing `harmless` only where carelessness is the worst of it, not where it is a myth.
@@ -82,8 +80,7 @@ def demonstrations(corpus: Corpus, recipe: Recipe, epoch: int) -> list[Demonstra
         Demonstration(wording, answer, item.question.kind, grade)
         for item in taught(split, recipe)
         for prompt in wordings(item, recipe.sft.prompts_per_question, epoch)
-        for time in range(1 if item.question.kind in KNOWLEDGE else TIMES)
-        for occasion in [f"{epoch} {time} {prompt}"]
+        for occasion in [f"{epoch} {prompt}"]
         for grade, answer in [graded_answer(item, occasion, recipe.sft.demonstrations)]
         if answer
         for rng in [random.Random(f"{recipe.seed} {occasion}")]
