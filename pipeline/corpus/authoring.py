@@ -167,9 +167,9 @@ def offences(card: Card) -> Iterator[tuple[str, str]]:
     quick = "/quick-" in card.id
     for number, question in enumerate(card.qa):
         key = f"qa.{number}"
-        wordings = len(question.prompts) + len(question.also)
-        if wordings < (2 if quick else 4):
-            yield key, f"{wordings} prompts; {2 if quick else 4} or more are wanted"
+        asked = len(question.prompts) + len(question.also)
+        if asked < (2 if quick else 4):
+            yield key, f"{asked} prompts; {2 if quick else 4} or more are wanted"
         if not question.weak and not question.bad:
             yield key, "wants a weak or a bad answer"
         for index, answer in enumerate(question.good):
