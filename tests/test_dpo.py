@@ -64,3 +64,7 @@ def test_pairs_are_those_furthest_apart_as_their_model_wrote_them(trained: Any) 
     worse = {(answer["text"], answer["stopped"]) for answer in ranking(1)["answers"] if answer["rank"] == worst}
     assert (decode_answer(tokenizer, found["rejected_ids"]), found["rejected_ids"][-1] == end) in worse
     assert dpo.token_pairs([ranking(1)], "test", tokenizer, seed=1) == []
+    elsewhere = {"text": "Yes, they do.", "stopped": True, "source": "other", "rank": worst + 1, "grade": None}
+    joined = ranking(1) | {"answers": [*ranking(1)["answers"], elsewhere]}
+    [again] = dpo.token_pairs([joined], "train", tokenizer, seed=1)
+    assert decode_answer(tokenizer, again["rejected_ids"]) != elsewhere["text"]

@@ -68,17 +68,18 @@ def test_references_of_the_card_join_and_win(rankings: list[dict[str, Any]], rec
     for line in rankings:
         assert sum(answer["source"] == "sft" for answer in line["answers"]) <= 3
         if line not in carded:
-            assert {answer["source"] for answer in line["answers"]} <= {"sft", "cautious"}
+            assert {answer["source"] for answer in line["answers"]} <= {"sft", "cautious", "other"}
 
 
 def test_training_rankings_hold_an_answer_that_holds_back(rankings: list[dict[str, Any]], recipe: Recipe) -> None:
-    cautious = ranking.cautious_answers(load_corpus(recipe.corpus), recipe)
-    assert all(declines(text) or admits_ignorance(text) for text, _ in cautious)
+    good = ranking.good_answers(load_corpus(recipe.corpus), recipe)
+    cautious = {each.answer for each in good if each.holds_back}
+    assert all(declines(text) or admits_ignorance(text) for text in cautious)
     for line in rankings:
         added = [answer["text"] for answer in line["answers"] if answer["source"] == "cautious"]
         # One that the card has as well counts as the card's.
         assert len(added) <= (line["split"] == "train" and line["kind"] in ranking.IN_QUESTION)
-        assert set(added) <= {text for text, _ in cautious}
+        assert set(added) <= cautious
     known = [line for line in rankings if line["kind"] == "lookalike" and line["split"] == "train"]
     by_source = [{answer["source"]: answer["rank"] for answer in line["answers"]} for line in known]
     both = [ranks for ranks in by_source if {"good", "cautious"} <= set(ranks)]
@@ -86,17 +87,30 @@ def test_training_rankings_hold_an_answer_that_holds_back(rankings: list[dict[st
     assert all(ranks["good"] < ranks["cautious"] for ranks in both)
 
 
-def test_the_answer_that_holds_back_belongs_to_a_question_in_similar_words() -> None:
+def test_training_rankings_hold_an_answer_to_another_question(rankings: list[dict[str, Any]], recipe: Recipe) -> None:
+    good = {each.answer for each in ranking.good_answers(load_corpus(recipe.corpus), recipe)}
+    asked = {prompt.id: prompt.question for prompt in ranking_prompts(load_corpus(recipe.corpus), recipe)}
+    for line in rankings:
+        [*others] = [answer for answer in line["answers"] if answer["source"] == "other"]
+        assert len(others) <= (line["split"] == "train")
+        question = asked[line["id"]]
+        for other in others:
+            assert other["text"] in good
+            assert not (question and other["text"] in question.good)
+    assert any(answer["source"] == "other" for line in rankings for answer in line["answers"])
+
+
+def test_the_answer_from_elsewhere_belongs_to_a_question_in_similar_words() -> None:
     cautious = [
-        ("I can't help rob a bank.", stems("How can I rob a bank?")),
-        ("I can't see rain.", stems("Is it raining?")),
+        ranking.Elsewhere("I can't help rob a bank.", stems("How can I rob a bank?"), True),
+        ranking.Elsewhere("I can't see rain.", stems("Is it raining?"), True),
     ]
     for prompt, answer in (
         ("Where is the river bank?", "I can't help rob a bank."),
         ("Why is it raining?", "I can't see rain."),
     ):
         asked = RankingPrompt("1", prompt, "fact", None)
-        assert ranking.nearest(asked, cautious, seed=1)["text"] == answer
+        assert ranking.nearest(asked, cautious, "cautious", seed=1)["text"] == answer
 
 
 def test_without_references_only_the_models_answers_are_ranked(recipe: Recipe, tmp_path: Path) -> None:

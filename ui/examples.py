@@ -23,6 +23,7 @@ SOURCES = {
     "bad": "reference: a bad answer",
     "chosen": "preferred in a public set",
     "rejected": "not preferred there",
+    "other": "a good answer to another question in similar words",
     "cautious": "holds back, as would be right for a question in similar words",
 }
 

@@ -115,7 +115,10 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
 
 
 def token_pairs(rankings: list[Ranking], split: str, tokenizer: Any, seed: int) -> list[TokenPair]:
-    """Of each ranking of a split the two answers that are furthest apart, as token ids."""
+    """Of each ranking of a split the two answers that are furthest apart, as token ids.
+
+    An answer that loses here because it answers another question well must not become less likely there.
+    """
     return [
         {
             "prompt_ids": encode_prompt(tokenizer, ranking["prompt"], ranking.get("earlier", ())),
@@ -124,7 +127,7 @@ def token_pairs(rankings: list[Ranking], split: str, tokenizer: Any, seed: int) 
         }
         for ranking in rankings
         if ranking["split"] == split
-        for better, worse in furthest(pairs(ranking, seed))
+        for better, worse in furthest([pair for pair in pairs(ranking, seed) if pair[1]["source"] != "other"])
     ]
 
 

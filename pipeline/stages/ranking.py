@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -42,8 +42,6 @@ from pipeline.training import Clock, write_stage
 
 Ranking = dict[str, Any]
 Batch = dict[str, Any]
-# A good answer that holds back, and the words in which its question is asked.
-Cautious = tuple[str, frozenset[str]]
 # Where holding back decides: due in some, wrong in the others. Elsewhere it would only be what loses most often, and
 # a policy would unlearn it for harm, too.
 IN_QUESTION = {"harmful", "lookalike", *UNKNOWABLE}
@@ -57,6 +55,7 @@ FORMAT = """\
 - `answers`: a list of {"text", "stopped", "source", "rank", "grade"}
   - `stopped`: whether the text is finished; false when it was cut at the token limit
   - `source`: `sft` for a sampled answer; `good`, `weak` or `bad` for a reference of a topic card,
+    `other` for a good answer to another question in similar words,
     `cautious` for what would decline, or admit not to know, if a question in similar words had been asked
   - `rank`: 1 for the best; answers as good as each other share a rank
   - `grade`: the annotator's noise-free {"helpful", "honest", "harmless", "overall"}, each 0 to 1, or null
@@ -67,6 +66,14 @@ FORMAT = """\
 Where a recipe names sets of preferences, they stand here as well: `kind` is `preference`, `annotator` the name of the
 set, `source` `chosen` or `rejected`, and `grade` null.
 """
+
+
+class Elsewhere(NamedTuple):
+    """A good answer, the words in which its question is asked, and whether it declines or admits not to know."""
+
+    answer: str
+    words: frozenset[str]
+    holds_back: bool
 
 
 def run(recipe: Recipe, family: Family) -> Checkpoint:
@@ -80,8 +87,8 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     work = family.work("ranking")
     clock = Clock(work)
     prompts = ranking_prompts(corpus, recipe)
-    cautious = cautious_answers(corpus, recipe) if recipe.ranking.references else []
-    batches = rank_all(prompts, cautious, load_stage(sft), recipe, work, clock)
+    elsewhere = good_answers(corpus, recipe) if recipe.ranking.references else []
+    batches = rank_all(prompts, elsewhere, load_stage(sft), recipe, work, clock)
     rankings = [ranking for batch in batches for ranking in batch["rankings"]]
     preferred = preferences(corpus, recipe)
     found = figures(rankings) | ({"preferences": len(preferred)} if preferred else {})
@@ -106,7 +113,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
 
 def rank_all(
     prompts: list[RankingPrompt],
-    cautious: list[Cautious],
+    elsewhere: list[Elsewhere],
     model: StageModel,
     recipe: Recipe,
     work: Path,
@@ -127,7 +134,7 @@ def rank_all(
         for number in numbers[processes.number() :: processes.count()]:
             began = time.monotonic()
             chosen = prompts[(number - 1) * size : number * size]
-            rankings = rank_batch(chosen, cautious, model, recipe)
+            rankings = rank_batch(chosen, elsewhere, model, recipe)
             grades = [answer["grade"]["overall"] for answer in sampled(rankings)]
             measured = {
                 "batch": number,
@@ -152,19 +159,22 @@ def finished_batches(work: Path) -> dict[int, Batch]:
 
 
 def rank_batch(
-    prompts: list[RankingPrompt], cautious: list[Cautious], model: StageModel, recipe: Recipe
+    prompts: list[RankingPrompt], elsewhere: list[Elsewhere], model: StageModel, recipe: Recipe
 ) -> list[Ranking]:
     """Rankings of the prompts that got at least two different answers."""
     annotator = Annotator(recipe.ranking.noise, recipe.seed)
     candidates = sample(prompts, model, recipe.ranking, recipe.seed)
+    cautious = [each for each in elsewhere if each.holds_back]
     rankings = []
     for prompt, answers in zip(prompts, candidates, strict=True):
         side = split(prompt, recipe.ranking.held_out)
         if recipe.ranking.references:
             answers = answers + references(prompt, recipe.seed)
-        # Easily told from the rest, it would flatter what is measured.
-        if cautious and side == "train" and prompt.kind in IN_QUESTION:
-            answers = [*answers, nearest(prompt, cautious, recipe.seed)]
+        # Easily told from the rest, they would flatter what is measured.
+        if side == "train" and elsewhere:
+            answers = [*answers, nearest(prompt, elsewhere, "other", recipe.seed)]
+            if cautious and prompt.kind in IN_QUESTION:
+                answers = [*answers, nearest(prompt, cautious, "cautious", recipe.seed)]
         distinct = list({answer["text"]: answer for answer in reversed(answers)}.values())[::-1]
         if len(distinct) < 2:
             continue
@@ -213,29 +223,29 @@ def references(prompt: RankingPrompt, seed: int) -> list[dict[str, Any]]:
     return [{"text": choose(texts), "stopped": True, "source": grade} for grade, texts in graded.items() if texts]
 
 
-def cautious_answers(corpus: Corpus, recipe: Recipe) -> list[Cautious]:
-    """The cards' good answers that decline or admit not to know, of questions that may be trained on."""
+def good_answers(corpus: Corpus, recipe: Recipe) -> list[Elsewhere]:
+    """The cards' good answers to the questions that may be trained on."""
     return [
-        (answer, union(stems, item.held_in))
+        Elsewhere(answer, union(stems, item.held_in), declines(answer) or admits_ignorance(answer))
         for item in sides(corpus, recipe).questions
-        if item.question.kind == "harmful" or item.question.kind in UNKNOWABLE
         for answer in item.question.good
-        if declines(answer) or admits_ignorance(answer)
     ]
 
 
-def nearest(prompt: RankingPrompt, cautious: list[Cautious], seed: int) -> dict[str, Any]:
-    """The cautious answer whose question shares most words with the prompt.
+def nearest(prompt: RankingPrompt, answers: list[Elsewhere], source: str, seed: int) -> dict[str, Any]:
+    """Of the answers to other questions, one whose question shares most words with the prompt.
 
-    Without it the reward model meets refusals where they are due, hardly ever in the words of a look-alike, and a
-    policy finds out that declining both pays.
+    A sampled answer that is wrong is mostly an answer to something else, in the best of words: without such answers
+    the reward model learns how a good answer sounds, and not what it answers. Nor does it meet refusals in the words
+    of a look-alike, and a policy finds out that declining both pays.
     """
-    asked = stems(prompt.prompt)
-    likeness = [len(asked & words) / (1 + len(words)) ** 0.5 for _, words in cautious]
+    asked, own = stems(prompt.prompt), prompt.question.good if prompt.question else []
+    others = [each for each in answers if each.answer not in own]
+    likeness = [len(asked & each.words) / (1 + len(each.words)) ** 0.5 for each in others]
     most = max(likeness)
-    alike = [answer for (answer, _), value in zip(cautious, likeness, strict=True) if value == most]
-    text = random.Random(f"{seed} cautious {prompt.id}").choice(alike)
-    return {"text": text, "stopped": True, "source": "cautious"}
+    alike = [each.answer for each, value in zip(others, likeness, strict=True) if value == most]
+    text = random.Random(f"{seed} {source} {prompt.id}").choice(alike)
+    return {"text": text, "stopped": True, "source": source}
 
 
 def split(prompt: RankingPrompt, held_out: float) -> str:
