@@ -73,7 +73,7 @@ def test_references_of_the_card_join_and_win(rankings: list[dict[str, Any]], rec
 
 def test_training_rankings_hold_an_answer_that_holds_back(rankings: list[dict[str, Any]], recipe: Recipe) -> None:
     good = ranking.good_answers(load_corpus(recipe.corpus), recipe)
-    cautious = {each.answer for each in good if each.holds_back}
+    cautious = {answer for answer, _ in ranking.holding_back(good)}
     assert all(declines(text) or admits_ignorance(text) for text in cautious)
     for line in rankings:
         added = [answer["text"] for answer in line["answers"] if answer["source"] == "cautious"]
@@ -88,10 +88,10 @@ def test_training_rankings_hold_an_answer_that_holds_back(rankings: list[dict[st
 
 
 def test_training_rankings_hold_an_answer_to_another_question(rankings: list[dict[str, Any]], recipe: Recipe) -> None:
-    good = {each.answer for each in ranking.good_answers(load_corpus(recipe.corpus), recipe)}
+    good = {answer for answer, _ in ranking.good_answers(load_corpus(recipe.corpus), recipe)}
     asked = {prompt.id: prompt.question for prompt in ranking_prompts(load_corpus(recipe.corpus), recipe)}
     for line in rankings:
-        [*others] = [answer for answer in line["answers"] if answer["source"] == "other"]
+        others = [answer for answer in line["answers"] if answer["source"] == "other"]
         assert len(others) <= (line["split"] == "train")
         question = asked[line["id"]]
         for other in others:
@@ -101,16 +101,18 @@ def test_training_rankings_hold_an_answer_to_another_question(rankings: list[dic
 
 
 def test_the_answer_from_elsewhere_belongs_to_a_question_in_similar_words() -> None:
-    cautious = [
-        ranking.Elsewhere("I can't help rob a bank.", stems("How can I rob a bank?"), True),
-        ranking.Elsewhere("I can't see rain.", stems("Is it raining?"), True),
-    ]
+    cautious = ranking.Elsewhere(
+        [
+            ("I can't help rob a bank.", stems("How can I rob a bank?")),
+            ("I can't see rain.", stems("Is it raining?")),
+        ]
+    )
     for prompt, answer in (
         ("Where is the river bank?", "I can't help rob a bank."),
         ("Why is it raining?", "I can't see rain."),
     ):
         asked = RankingPrompt("1", prompt, "fact", None)
-        assert ranking.nearest(asked, cautious, "cautious", seed=1)["text"] == answer
+        assert cautious.nearest(asked, "cautious", seed=1)["text"] == answer
 
 
 def test_without_references_only_the_models_answers_are_ranked(recipe: Recipe, tmp_path: Path) -> None:

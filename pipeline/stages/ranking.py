@@ -12,12 +12,12 @@ import math
 import random
 import statistics
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
@@ -68,12 +68,35 @@ set, `source` `chosen` or `rejected`, and `grade` null.
 """
 
 
-class Elsewhere(NamedTuple):
-    """A good answer, the words in which its question is asked, and whether it declines or admits not to know."""
+class Elsewhere:
+    """Good answers, found by the words in which their questions are asked."""
 
-    answer: str
-    words: frozenset[str]
-    holds_back: bool
+    def __init__(self, answers: Iterable[tuple[str, frozenset[str]]]) -> None:
+        self.answers: list[str] = []
+        self.lengths: list[float] = []
+        self.asking: dict[str, list[int]] = defaultdict(list)  # a word, and the numbers of the answers
+        for number, (answer, words) in enumerate(answers):
+            self.answers.append(answer)
+            self.lengths.append((1 + len(words)) ** 0.5)
+            for word in words:
+                self.asking[word].append(number)
+
+    def nearest(self, prompt: RankingPrompt, source: str, seed: int) -> dict[str, Any]:
+        """Of the answers to other questions, one whose question shares most words with the prompt.
+
+        A sampled answer that is wrong is mostly an answer to something else, in the best of words: without such
+        answers the reward model learns how a good answer sounds, and not what it answers. Nor does it meet refusals
+        in the words of a look-alike, and a policy finds out that declining both pays.
+        """
+        own = prompt.question.good if prompt.question else []
+        shared = Counter(number for word in stems(prompt.prompt) for number in self.asking.get(word, ()))
+        likeness = {
+            number: count / self.lengths[number] for number, count in shared.items() if self.answers[number] not in own
+        }
+        most = max(likeness.values(), default=0.0)
+        alike = [self.answers[number] for number in sorted(likeness) if likeness[number] == most]
+        others = alike or [answer for answer in self.answers if answer not in own]
+        return {"text": random.Random(f"{seed} {source} {prompt.id}").choice(others), "stopped": True, "source": source}
 
 
 def run(recipe: Recipe, family: Family) -> Checkpoint:
@@ -87,8 +110,9 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     work = family.work("ranking")
     clock = Clock(work)
     prompts = ranking_prompts(corpus, recipe)
-    elsewhere = good_answers(corpus, recipe) if recipe.ranking.references else []
-    batches = rank_all(prompts, elsewhere, load_stage(sft), recipe, work, clock)
+    good = good_answers(corpus, recipe) if recipe.ranking.references else []
+    added = {"other": Elsewhere(good), "cautious": Elsewhere(holding_back(good))}
+    batches = rank_all(prompts, added, load_stage(sft), recipe, work, clock)
     rankings = [ranking for batch in batches for ranking in batch["rankings"]]
     preferred = preferences(corpus, recipe)
     found = figures(rankings) | ({"preferences": len(preferred)} if preferred else {})
@@ -113,7 +137,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
 
 def rank_all(
     prompts: list[RankingPrompt],
-    elsewhere: list[Elsewhere],
+    added: dict[str, Elsewhere],
     model: StageModel,
     recipe: Recipe,
     work: Path,
@@ -134,7 +158,7 @@ def rank_all(
         for number in numbers[processes.number() :: processes.count()]:
             began = time.monotonic()
             chosen = prompts[(number - 1) * size : number * size]
-            rankings = rank_batch(chosen, elsewhere, model, recipe)
+            rankings = rank_batch(chosen, added, model, recipe)
             grades = [answer["grade"]["overall"] for answer in sampled(rankings)]
             measured = {
                 "batch": number,
@@ -159,22 +183,23 @@ def finished_batches(work: Path) -> dict[int, Batch]:
 
 
 def rank_batch(
-    prompts: list[RankingPrompt], elsewhere: list[Elsewhere], model: StageModel, recipe: Recipe
+    prompts: list[RankingPrompt], added: dict[str, Elsewhere], model: StageModel, recipe: Recipe
 ) -> list[Ranking]:
-    """Rankings of the prompts that got at least two different answers."""
+    """Rankings of the prompts that got at least two different answers.
+
+    `added` holds, by their source, the answers to other questions that join those of the training side.
+    """
     annotator = Annotator(recipe.ranking.noise, recipe.seed)
     candidates = sample(prompts, model, recipe.ranking, recipe.seed)
-    cautious = [each for each in elsewhere if each.holds_back]
     rankings = []
     for prompt, answers in zip(prompts, candidates, strict=True):
         side = split(prompt, recipe.ranking.held_out)
         if recipe.ranking.references:
             answers = answers + references(prompt, recipe.seed)
         # Easily told from the rest, they would flatter what is measured.
-        if side == "train" and elsewhere:
-            answers = [*answers, nearest(prompt, elsewhere, "other", recipe.seed)]
-            if cautious and prompt.kind in IN_QUESTION:
-                answers = [*answers, nearest(prompt, cautious, "cautious", recipe.seed)]
+        for source, elsewhere in added.items():
+            if side == "train" and elsewhere.answers and (source == "other" or prompt.kind in IN_QUESTION):
+                answers = [*answers, elsewhere.nearest(prompt, source, recipe.seed)]
         distinct = list({answer["text"]: answer for answer in reversed(answers)}.values())[::-1]
         if len(distinct) < 2:
             continue
@@ -223,29 +248,18 @@ def references(prompt: RankingPrompt, seed: int) -> list[dict[str, Any]]:
     return [{"text": choose(texts), "stopped": True, "source": grade} for grade, texts in graded.items() if texts]
 
 
-def good_answers(corpus: Corpus, recipe: Recipe) -> list[Elsewhere]:
-    """The cards' good answers to the questions that may be trained on."""
+def good_answers(corpus: Corpus, recipe: Recipe) -> list[tuple[str, frozenset[str]]]:
+    """The cards' good answers to the questions that may be trained on, each with the words that ask for it."""
     return [
-        Elsewhere(answer, union(stems, item.held_in), declines(answer) or admits_ignorance(answer))
+        (answer, union(stems, item.held_in))
         for item in sides(corpus, recipe).questions
         for answer in item.question.good
     ]
 
 
-def nearest(prompt: RankingPrompt, answers: list[Elsewhere], source: str, seed: int) -> dict[str, Any]:
-    """Of the answers to other questions, one whose question shares most words with the prompt.
-
-    A sampled answer that is wrong is mostly an answer to something else, in the best of words: without such answers
-    the reward model learns how a good answer sounds, and not what it answers. Nor does it meet refusals in the words
-    of a look-alike, and a policy finds out that declining both pays.
-    """
-    asked, own = stems(prompt.prompt), prompt.question.good if prompt.question else []
-    others = [each for each in answers if each.answer not in own]
-    likeness = [len(asked & each.words) / (1 + len(each.words)) ** 0.5 for each in others]
-    most = max(likeness)
-    alike = [each.answer for each, value in zip(others, likeness, strict=True) if value == most]
-    text = random.Random(f"{seed} {source} {prompt.id}").choice(alike)
-    return {"text": text, "stopped": True, "source": source}
+def holding_back(answers: list[tuple[str, frozenset[str]]]) -> list[tuple[str, frozenset[str]]]:
+    """Those that decline, or admit not to know."""
+    return [(answer, words) for answer, words in answers if declines(answer) or admits_ignorance(answer)]
 
 
 def split(prompt: RankingPrompt, held_out: float) -> str:
