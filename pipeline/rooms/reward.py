@@ -27,7 +27,6 @@ from pipeline.errors import InputError
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.rooms.labels import Label
 from pipeline.run import RECIPE
-from pipeline.stages.ranking import sampled
 from pipeline.stages.reward import judged, length, mean_of_sft, reward_arguments, scores, training_pairs
 from pipeline.training import StopOnNaN, keep_memory, metrics, save_adapter, trained
 
@@ -59,8 +58,7 @@ def retrain(family: Family, labels: Sequence[Label], room: Family, report: Repor
     rehearsed = on_side("train", originals)
     room_test = readable(on_side("test", votes))
     original_test = readable(on_side("test", originals)[:ORIGINAL_TEST])
-    first = rehearsed[:ORIGINAL_TEST]
-    by_sft = readable([each | {"answers": own} for each in first if (own := sampled([each]))] or first)
+    original_train = readable(rehearsed[:ORIGINAL_TEST])
     shown, repeated = mixed(on_side("train", votes), rehearsed, readable, tokenizer, recipe)
     fixed = fixed_answers(family)
 
@@ -70,7 +68,7 @@ def retrain(family: Family, labels: Sequence[Label], room: Family, report: Repor
         return {
             "room": accuracy(model, tokenizer, room_test, recipe.seed),
             "original": accuracy(model, tokenizer, original_test, recipe.seed),
-            "offset": mean_of_sft(judged(model, tokenizer, by_sft)),
+            "offset": mean_of_sft(model, tokenizer, original_train),
             "rewards": scores(model, [encode_ranked(tokenizer, each, each) for each in fixed]),
         }
 

@@ -69,7 +69,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
     trainer = train(recipe, str(sft.path), tokenizer, training, work, clock)
     model = merged(trained(trainer), sft, AutoModelForSequenceClassification, num_labels=1)
     model.to(torch.bfloat16).float()  # the figures are those of the weights as they are saved
-    offset = mean_of_sft(judged(model, tokenizer, training))
+    offset = mean_of_sft(model, tokenizer, training)
     return finish(
         family,
         "reward",
@@ -190,11 +190,11 @@ def judged_samples(model: Any, tokenizer: Any, sft: Checkpoint, offset: float) -
     return [record | {"reward": reward - offset} for record, reward in zip(last, rewards, strict=True)]
 
 
-def mean_of_sft(rankings: list[Ranking]) -> float:
+def mean_of_sft(model: Any, tokenizer: Any, rankings: list[Ranking]) -> float:
     """Mean reward of the answers that the SFT model sampled; of all answers where it sampled none."""
-    answers = [answer for ranking in rankings for answer in ranking["answers"]]
-    sampled = [answer["reward"] for answer in answers if answer["source"] == "sft"]
-    return statistics.fmean(sampled or [answer["reward"] for answer in answers])
+    answers = [(ranking, answer) for ranking in rankings for answer in ranking["answers"]]
+    sampled = [(ranking, answer) for ranking, answer in answers if answer["source"] == "sft"]
+    return statistics.fmean(scores(model, [encode_ranked(tokenizer, *each) for each in sampled or answers]))
 
 
 @dataclass(frozen=True)
