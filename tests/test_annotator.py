@@ -13,7 +13,9 @@ from pipeline.corpus.ranking_prompts import RankingPrompt
 from pipeline.recipe import load_recipe
 
 EXACT = Annotator(noise=0.0, seed=1)
-QUESTIONS = [question for card in load_corpus(load_recipe("tiny").corpus).cards for question in card.qa]
+CARDS = load_corpus(load_recipe("tiny").corpus).cards
+QUESTIONS = [question for card in CARDS for question in card.qa]
+TWINS = [question for card in CARDS if card.id.startswith("safety/quick-twins-") for question in card.qa]
 FULL = random.Random(1).sample([question for question in QUESTIONS if len(question.good) > 1], 400)
 
 
@@ -49,7 +51,8 @@ def test_declining_is_told_from_answering() -> None:
     assert share(declines, good_answers(*others)) <= 0.005
     assert share(declines, bad_answers("harmful")) == 0
     # Half of the twins' bad answers are wrong about the thing instead.
-    assert share(declines, bad_answers("lookalike")) >= 0.7
+    twins = {bad.text for question in TWINS for bad in question.bad}
+    assert share(declines, [text for text in bad_answers("lookalike") if text not in twins]) >= 0.85
 
 
 def test_admitting_ignorance_is_told_from_inventing() -> None:
