@@ -22,6 +22,7 @@ from pipeline.checkpoint import (
     read_json_lines,
     write_json_lines,
     write_record,
+    write_whole,
     writing,
 )
 from pipeline.inference.decoding import Decoding, complete
@@ -216,9 +217,7 @@ class Clock(TrainerCallback):
         return self.earlier + time.monotonic() - self.start
 
     def save(self) -> None:
-        temporary = self.path.with_suffix(".writing")
-        temporary.write_text(json.dumps(self.seconds))
-        temporary.replace(self.path)
+        write_whole(self.path, json.dumps(self.seconds))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if processes.is_main():

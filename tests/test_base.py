@@ -131,8 +131,8 @@ def test_the_tokenizer_writes_any_text_and_keeps_control_tokens_apart(
     ]
 
 
-def test_speed_is_a_share_of_the_matrix_rate() -> None:
-    speed = Speed()
+def test_speed_is_a_share_of_the_matrix_rate(tmp_path: Path) -> None:
+    speed = Speed(tmp_path)
     speed.step_seconds = [9.0, 0.5, 0.5]
     speed.matrix_rates = [1e9]
     figures = speed.figures(parameters=1000, tokens_a_step=100)

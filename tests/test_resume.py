@@ -20,7 +20,7 @@ from pipeline.recipe import RECIPES, REPOSITORY
 
 # What stands in a stage's work folder once there is something to go on from.
 SAVED = {
-    "base": "saves/checkpoint-*/trainer_state.json",
+    "base": "saves/checkpoint-30/trainer_state.json",  # the last: no step is left to train
     "sft": "saves/checkpoint-*/trainer_state.json",
     "ranking": "batch-*.json",
     "reward": "saves/checkpoint-*/trainer_state.json",

@@ -8,6 +8,7 @@ question papers do, or with anything else that might stand there. It does not kn
 true, or what is harmful.
 """
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from transformers import (
 
 from pipeline import processes
 from pipeline.chat_format import END_OF_DOCUMENT
-from pipeline.checkpoint import Checkpoint, Family
+from pipeline.checkpoint import Checkpoint, Family, write_whole
 from pipeline.corpus.cards import Corpus, load_corpus
 from pipeline.corpus.cleaning import clean
 from pipeline.corpus.documents import documents
@@ -79,7 +80,7 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         else LlamaForCausalLM(model_config(recipe, tokenizer))
     )
     samples = Samples(work, tokenizer, settings.sample_every, chat_format=False)
-    speed = Speed()
+    speed = Speed(work)
     arguments = trainer_arguments(
         work,
         seed=recipe.seed,
@@ -224,12 +225,15 @@ class Speed(TrainerCallback):
     """How fast training is, and what share of the machine's matrix rate that means.
 
     The rate of a 2048 x 2048 product, in the precision of training, is measured in the same process at every
-    save, so that other work on the machine slows both.
+    save, so that other work on the machine slows both. Both are written before the save, so that a run that goes
+    on from the last one, with no step left to time, still has them.
     """
 
-    def __init__(self) -> None:
-        self.step_seconds: list[float] = []
-        self.matrix_rates: list[float] = []
+    def __init__(self, work: Path) -> None:
+        self.path = work / "speed.json"
+        earlier = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        self.step_seconds: list[float] = earlier.get("step_seconds", [])
+        self.matrix_rates: list[float] = earlier.get("matrix_rates", [])
         self.start = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -237,9 +241,11 @@ class Speed(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.step_seconds.append(time.perf_counter() - self.start)
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.matrix_rates.append(matrix_rate(args.device))
+        if control.should_save:
+            self.matrix_rates.append(matrix_rate(args.device))
+            if processes.is_main():
+                written = {"step_seconds": self.step_seconds, "matrix_rates": self.matrix_rates}
+                write_whole(self.path, json.dumps(written))
 
     def figures(self, parameters: int, tokens_a_step: int) -> dict[str, float]:
         """Medians over the run: tokens per second, GFLOP/s (6 x parameters x tokens), share of the matrix rate."""

@@ -63,7 +63,7 @@ def blocks_of(recipe: Recipe, family: Family, tokenizer: Any) -> Any:
 
 def plain_speed(recipe: Recipe, blocks: Any, tokenizer: Any, folder: Path) -> float:
     """transformers' Trainer with its own settings for everything."""
-    speed = Speed()
+    speed = Speed(folder / "plain")
     arguments = TrainingArguments(
         str(folder / "plain"), max_steps=STEPS, report_to="none", save_strategy="no", disable_tqdm=True
     )
