@@ -210,6 +210,7 @@ class SftSettings(Section):
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
     muon_learning_rate: float | None = left_out(gt=0, description="of the hidden matrices, which Muon then trains")
+    base_share: float | None = left_out(gt=0, lt=1, description="of base's weights in the average that SFT ends as")
     lora: LoraSettings | None = None
     save_every: int = Field(gt=0)
     sample_every: int = Field(gt=0)
@@ -332,6 +333,12 @@ class Recipe(Section):
     def muon_trains_whole_matrices(self) -> "Recipe":
         if self.sft.lora and self.sft.muon_learning_rate:
             raise ValueError("'sft' wants either 'lora' or 'muon_learning_rate': an adapter is trained by AdamW")
+        return self
+
+    @model_validator(mode="after")
+    def whole_weights_are_averaged(self) -> "Recipe":
+        if self.sft.lora and self.sft.base_share:
+            raise ValueError("'sft' wants either 'lora' or 'base_share': an adapter's 'alpha' holds it near base")
         return self
 
     @property

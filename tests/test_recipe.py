@@ -126,10 +126,11 @@ def test_what_does_not_suit_the_base_is_named(
     assert "\n" not in str(caught.value)
 
 
-def test_an_adapter_leaves_nothing_to_muon(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("setting", "value"), [("muon_learning_rate", 0.001), ("base_share", 0.3)])
+def test_an_adapter_leaves_nothing_to_muon_and_is_not_averaged(tmp_path: Path, setting: str, value: float) -> None:
     content = nano()
-    content["sft"] |= {"lora": {"rank": 4, "alpha": 8}, "muon_learning_rate": 0.001}
-    with pytest.raises(InputError, match="'sft' wants either 'lora' or 'muon_learning_rate'"):
+    content["sft"] |= {"lora": {"rank": 4, "alpha": 8}, setting: value}
+    with pytest.raises(InputError, match=f"'sft' wants either 'lora' or '{setting}'"):
         load_recipe(written(tmp_path, content))
 
 

@@ -11,7 +11,7 @@ from trl import SFTTrainer
 
 from pipeline.batching import in_similar_batches
 from pipeline.chat_format import ASSISTANT, END, USER, encode_answer, encode_prompt, encode_text
-from pipeline.checkpoint import WEIGHTS, Checkpoint
+from pipeline.checkpoint import WEIGHTS, Checkpoint, Family
 from pipeline.corpus.cards import load_corpus
 from pipeline.corpus.conversations import Demonstration
 from pipeline.corpus.splits import same_text
@@ -128,6 +128,19 @@ def test_it_learns_and_writes_a_plain_checkpoint(recipe: Recipe, tmp_path: Path)
     samples = checkpoint.lines("samples.jsonl")
     assert [record["prompt"] for record in samples] == list(FIXED_PROMPTS) * 3
     assert [record["step"] for record in samples[:: len(FIXED_PROMPTS)]] == [0, 8, 15]
+
+
+def test_weights_end_between_those_it_began_from_and_those_it_learned(
+    recipe: Recipe, tmp_path: Path, tiny_tokenizer: Any
+) -> None:
+    checkpoint = trained(small(recipe, "sft", base_share=0.25), tmp_path / "averaged")
+    learned = trained(recipe, tmp_path / "learned")
+    began = sft.beginning(Family(tmp_path / "averaged").checkpoint("base"), tiny_tokenizer).state_dict()
+    averaged, whole = load_file(checkpoint.path / WEIGHTS), load_file(learned.path / WEIGHTS)
+    for name, weights in averaged.items():
+        expected = 0.75 * whole[name].float() + 0.25 * began[name]
+        torch.testing.assert_close(weights.float(), expected, rtol=0.02, atol=1e-3)
+    assert checkpoint.figures["held_out_loss"] > learned.figures["held_out_loss"] + 0.1
 
 
 def test_an_interrupted_run_reaches_the_same_figures(

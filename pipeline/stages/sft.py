@@ -5,12 +5,17 @@ person wrote, and learns to predict the answer's tokens and the end token after 
 reads as a question, answers it, and stops. It imitates its trainers, the careless ones too: it complies
 with harmful requests, confirms myths and makes up what it cannot know as often as they did, because all
 that it learns is what an answer looks like, not which of two answers is better.
+
+Every step also costs some of what base knows and no demonstration asks for. Most of that comes back when the
+weights that SFT ends with are averaged with those that it began from.
 """
 
 import random
 from typing import Any
 
+import torch
 from datasets import Dataset
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
@@ -98,6 +103,8 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         adapted: Any = trainer.model
         adapted.get_base_model().get_output_embeddings().bias = None
     resume(trainer, work)
+    if settings.base_share:
+        average(trainer.model, beginning(base, tokenizer), settings.base_share)
     held_out = [to_messages(demonstration) for demonstration in held_out_demonstrations(corpus, recipe)]
     measured = trainer.evaluate(Dataset.from_list(held_out))
     return finish(
@@ -132,6 +139,17 @@ def beginning(base: Checkpoint, tokenizer: Any, rounding: Any = None) -> Any:
             [alike] = encode_text(tokenizer, text)
             embeddings.weight.data[tokenizer.convert_tokens_to_ids(control)] = embeddings.weight.data[alike]
     return model
+
+
+def average(model: nn.Module, beginning: nn.Module, share: float) -> None:
+    """Move every weight towards where it began, by `share` of the way.
+
+    From "Robust fine-tuning of zero-shot models" (Wortsman et al., 2021): between two models of one origin lie better
+    ones, which have what both know.
+    """
+    with torch.no_grad():
+        for weights, began in zip(model.parameters(), beginning.parameters(), strict=True):
+            weights.lerp_(began.to(weights), share)
 
 
 def training_demonstrations(corpus: Corpus, recipe: Recipe) -> list[Demonstration]:
