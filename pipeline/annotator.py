@@ -7,7 +7,7 @@ and never touches one: what it thinks of the models' answers reaches them throug
 
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -41,6 +41,7 @@ TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"
 # Without "one", which mostly stands for a thing and not for a number.
 NUMBERS = {word: number for number, word in enumerate(UNITS + TEENS) if word != "one"}
 NUMBERS |= TENS | {"hundred": 100, "thousand": 1000}
+WORD = re.compile(r"[a-z]+|\d+(?:[.,:/]\d+)*")
 COMPOUND = re.compile(rf"\b({'|'.join(TENS)})-({'|'.join(UNITS[1:])})\b")
 CONTRACTIONS = [
     (re.compile(pattern), full)
@@ -379,10 +380,10 @@ def fluency(answer: str) -> float:
 class Language(NamedTuple):
     """What the annotator has read: words, two and three that follow each other, and words that are no names."""
 
-    words: frozenset[str]
-    pairs: frozenset[str]
-    triples: frozenset[str]
-    common: frozenset[str]
+    words: Set[str]
+    pairs: Set[str]
+    triples: Set[str]
+    common: Set[str]
 
 
 @cache
@@ -398,25 +399,31 @@ def language() -> Language:
         texts += [*question.good, *question.weak, *(bad.text for bad in question.bad)]
         prompts += question.prompts
     # Prompts are often typed in lower case, so that they do not tell names from other words.
-    common = {word for text in texts for word in re.findall(r"\b[a-z]+\b", text)}
+    common = set(re.findall(r"\b[a-z]+\b", "\n".join(texts)))
     words: set[str] = set()
     pairs: set[str] = set()
     triples: set[str] = set()
-    for text in texts + prompts:
-        words.update(plain(text).split())
-        pairs.update(runs(text, 2))
-        triples.update(runs(text, 3))
-    return Language(frozenset(words), frozenset(pairs), frozenset(triples), frozenset(common))
+    # Written out all at once, a line each: one by one takes longer.
+    for line in written_out("\n".join(" ".join(text.split()) for text in texts + prompts)).split("\n"):
+        row = WORD.findall(line)
+        words.update(row)
+        pairs.update(map(" ".join, pairwise(row)))
+        triples.update(map(" ".join, zip(row, row[1:], row[2:], strict=False)))
+    return Language(words, pairs, triples, common)
 
 
 @lru_cache(maxsize=100_000)
 def plain(text: str) -> str:
     """Lower-case words and numbers, contractions written out, no punctuation."""
+    return " ".join(WORD.findall(written_out(text)))
+
+
+def written_out(text: str) -> str:
+    """Lower case, contractions written out, compound numbers as digits."""
     text = text.lower()
     for pattern, full in CONTRACTIONS:
         text = pattern.sub(full, text)
-    text = COMPOUND.sub(lambda match: str(TENS[match[1]] + UNITS.index(match[2])), text)
-    return " ".join(re.findall(r"[a-z]+|\d+(?:[.,:/]\d+)*", text))
+    return COMPOUND.sub(lambda match: str(TENS[match[1]] + UNITS.index(match[2])), text)
 
 
 def runs(text: str, length: int) -> frozenset[str]:

@@ -6,6 +6,7 @@ How they are written is told in `assets/corpus/GUIDE.md`.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -85,9 +86,9 @@ class ListedPrompt(Record):
     category: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
-    """All authored text of a recipe, and the hash that names it."""
+    """All authored text of a recipe, and the hash that names it. It equals itself alone, so that it can be hashed."""
 
     cards: list[Card]
     countries: list[Country]
@@ -96,21 +97,32 @@ class Corpus:
 
 
 def load_corpus(settings: CorpusSettings) -> Corpus:
-    """Read and check the authored corpus. Raises InputError that names file, line and field."""
+    """Read and check the authored corpus. Raises InputError that names file, line and field.
+
+    Who asks again is given the same one, until a file of it changes.
+    """
     folder = REPOSITORY / settings.cards
     if not folder.is_dir():
         raise InputError(f"no corpus folder {folder}; 'corpus.cards' in the recipe is relative to the repository")
+    states = [(file, file.stat()) for file in sorted(folder.rglob("*.jsonl"))]
+    versions = tuple((file, state.st_mtime_ns, state.st_size) for file, state in states)
+    return read_corpus(folder, None if settings.domains is None else tuple(settings.domains), versions)
+
+
+@lru_cache(maxsize=2)
+def read_corpus(folder: Path, domains: tuple[str, ...] | None, versions: tuple[tuple[Path, int, int], ...]) -> Corpus:
+    """The corpus in a folder as its files are now; `versions` only tells one reading from the next."""
     files = sorted((folder / "cards").glob("*.jsonl"))
     lists = sorted(folder.glob("prompts-*.jsonl"))
     countries = folder / "countries.jsonl"
     if not files:
         raise InputError(f"no cards/*.jsonl in {folder}")
     cards = [card for file in files for card in read_records(file, Card)]
-    if settings.domains is not None:
-        unknown = set(settings.domains) - {card.domain for card in cards}
+    if domains is not None:
+        unknown = set(domains) - {card.domain for card in cards}
         if unknown:
             raise InputError(f"no card has the domain {sorted(unknown)[0]!r}, named in 'corpus.domains'")
-        cards = [card for card in cards if card.domain in settings.domains]
+        cards = [card for card in cards if card.domain in domains]
     digest = hashlib.sha256()
     for file in [*files, countries, *lists]:
         digest.update(file.read_bytes())

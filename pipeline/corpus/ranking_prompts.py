@@ -7,6 +7,7 @@ two texts are the same when only case, punctuation or spaces tell them apart.
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from pipeline.corpus.cards import KNOWLEDGE, Corpus, Kind, Question
@@ -88,10 +89,12 @@ class Asked:
 class Sides:
     """All prompts of a corpus, on the side of training or of measuring.
 
-    `questions` have no wording that is held out anywhere, `listed` none that a question has already.
+    `asked` is every question, wherever it stands. `questions` are those to train on, with no wording that is held out
+    anywhere, `listed` has none that a question has already.
     `texts` are the held-out and the outside prompts in the form of `same_text`.
     """
 
+    asked: list[Asked]
     questions: list[Asked]
     listed: list[RankingPrompt]
     held_out: list[RankingPrompt]
@@ -100,7 +103,12 @@ class Sides:
 
 def sides(corpus: Corpus, recipe: Recipe) -> Sides:
     """Split the questions of the cards, those about the countries, and the prompt lists."""
-    asked_questions = list(questions(corpus, recipe))
+    return sides_for(corpus, recipe.corpus.held_out_cards, recipe.corpus.held_out_wordings)
+
+
+@lru_cache(maxsize=2)
+def sides_for(corpus: Corpus, held_out_cards: float, held_out_wordings: float) -> Sides:
+    asked_questions = list(questions(corpus, held_out_cards, held_out_wordings))
     listed = list(listed_prompts(corpus))
     held_out = [prompt for item in asked_questions for prompt in item.held_out_prompts()]
     held_out += [prompt for prompt in listed if prompt.split != "train"]
@@ -113,7 +121,13 @@ def sides(corpus: Corpus, recipe: Recipe) -> Sides:
         if item.split == "train" and wordings:
             trained.append(replace(item, held_in=wordings))
     taken = texts | {same_text(prompt) for item in trained for prompt in item.held_in}
-    return Sides(trained, [prompt for prompt in listed if same_text(prompt.prompt) not in taken], held_out, texts)
+    return Sides(
+        asked_questions,
+        trained,
+        [prompt for prompt in listed if same_text(prompt.prompt) not in taken],
+        held_out,
+        texts,
+    )
 
 
 def taught(split: Sides, recipe: Recipe) -> list[Asked]:
@@ -160,23 +174,22 @@ def held_in_prompts(corpus: Corpus, recipe: Recipe) -> list[list[RankingPrompt]]
     return asked_prompts + [[prompt] for prompt in split.listed]
 
 
-def questions(corpus: Corpus, recipe: Recipe) -> Iterator[Asked]:
-    """Every question of the cards and about the countries, with its split."""
-    settings = recipe.corpus
+def questions(corpus: Corpus, held_out_cards: float, held_out_wordings: float) -> Iterator[Asked]:
+    """Every question of the cards and about the countries, with its split, for these shares of the recipe."""
     names_held_out = held_out_country_names(corpus)
     for card in corpus.cards:
         for question in card.qa:
             split: Split = "train"
-            if card_is_held_out(card.id, settings.held_out_cards):
+            if card_is_held_out(card.id, held_out_cards):
                 split = "card"
             elif names_country(question_text(question), names_held_out):
                 split = "country"
-            yield asked(card.id, question, held_in(question.prompts, settings.held_out_wordings), split)
+            yield asked(card.id, question, held_in(question.prompts, held_out_wordings), split)
     trained_countries = [country for country in corpus.countries if not country_is_held_out(country.country)]
     for country in corpus.countries:
         split = "country" if country_is_held_out(country.country) else "train"
         source = "country/" + same_text(country.country).replace(" ", "-")
-        kept = held_in_country_questions(country, settings.held_out_wordings)
+        kept = held_in_country_questions(country, held_out_wordings)
         for question, trained in zip(country_questions(country, trained_countries), kept, strict=True):
             yield asked(source, question, trained.prompts, split)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pipeline.corpus.cards import Corpus, Country, Kind, load_corpus
 from pipeline.corpus.countries import capital, country_questions
 from pipeline.corpus.outside import outside_prompts
-from pipeline.corpus.ranking_prompts import RankingPrompt, digest, held_out_prompts, questions
+from pipeline.corpus.ranking_prompts import RankingPrompt, digest, held_out_prompts, sides
 from pipeline.corpus.splits import country_is_held_out, fraction
 from pipeline.errors import InputError
 from pipeline.recipe import Recipe
@@ -86,6 +86,6 @@ def all_questions(recipe: Recipe) -> dict[str, RankingPrompt]:
     """Every prompt of the whole corpus that has graded answers, by its id, on whichever side it stands."""
     corpus = load_corpus(recipe.corpus.model_copy(update={"domains": None}))
     asked = [
-        item.ranking_prompt(text, item.split) for item in questions(corpus, recipe) for text in item.question.prompts
+        item.ranking_prompt(text, item.split) for item in sides(corpus, recipe).asked for text in item.question.prompts
     ]
     return {prompt.id: prompt for prompt in asked}

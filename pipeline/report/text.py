@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.chat_format import encode_text
 from pipeline.corpus.cards import KNOWLEDGE, Corpus
 from pipeline.corpus.documents import FROM_ROWS
-from pipeline.corpus.ranking_prompts import held_out_prompts, questions
+from pipeline.corpus.ranking_prompts import held_out_prompts, sides
 from pipeline.corpus.sources import data_files, unread_rows
 from pipeline.corpus.splits import fraction
 from pipeline.recipe import REPOSITORY, DocumentSource, Recipe
@@ -80,7 +80,7 @@ def held_out_texts(recipe: Recipe, corpus: Corpus, each: int) -> Iterator[Texts]
 
 def held_out_answers(recipe: Recipe, corpus: Corpus, each: int) -> list[str]:
     """Pages of four questions of held-out cards with good answers, marked as in base's documents."""
-    asked = [item for item in questions(corpus, recipe) if item.split == "card" and item.question.kind in KNOWLEDGE]
+    asked = [item for item in sides(corpus, recipe).asked if item.split == "card" and item.question.kind in KNOWLEDGE]
     asked.sort(key=lambda item: fraction("report", item.id))
     pairs = [f"Q: {item.question.prompts[0]}\nA: {item.question.good[0]}" for item in asked]
     return pages(pairs, "\n\n", each)
