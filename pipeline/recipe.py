@@ -210,7 +210,9 @@ class SftSettings(Section):
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
     muon_learning_rate: float | None = left_out(gt=0, description="of the hidden matrices, which Muon then trains")
-    base_share: float | None = left_out(gt=0, lt=1, description="of base's weights in the average that SFT ends as")
+    base_share: float | None = left_out(
+        gt=0, lt=1, description="of base in what the embeddings and the first layer end as"
+    )
     lora: LoraSettings | None = None
     save_every: int = Field(gt=0)
     sample_every: int = Field(gt=0)

@@ -130,17 +130,20 @@ def test_it_learns_and_writes_a_plain_checkpoint(recipe: Recipe, tmp_path: Path)
     assert [record["step"] for record in samples[:: len(FIXED_PROMPTS)]] == [0, 8, 15]
 
 
-def test_weights_end_between_those_it_began_from_and_those_it_learned(
+def test_the_lowest_weights_end_between_those_it_began_from_and_those_it_learned(
     recipe: Recipe, tmp_path: Path, tiny_tokenizer: Any
 ) -> None:
     checkpoint = trained(small(recipe, "sft", base_share=0.25), tmp_path / "averaged")
     learned = trained(recipe, tmp_path / "learned")
     began = sft.beginning(Family(tmp_path / "averaged").checkpoint("base"), tiny_tokenizer).state_dict()
     averaged, whole = load_file(checkpoint.path / WEIGHTS), load_file(learned.path / WEIGHTS)
+    lowest = {name for name in averaged if "embed_tokens" in name or "layers.0." in name}
+    assert 0 < len(lowest) < len(averaged)
     for name, weights in averaged.items():
-        expected = 0.75 * whole[name].float() + 0.25 * began[name]
+        share = 0.25 if name in lowest else 0
+        expected = (1 - share) * whole[name].float() + share * began[name]
         torch.testing.assert_close(weights.float(), expected, rtol=0.02, atol=1e-3)
-    assert checkpoint.figures["held_out_loss"] > learned.figures["held_out_loss"] + 0.1
+    assert checkpoint.figures["held_out_loss"] > learned.figures["held_out_loss"]
 
 
 def test_an_interrupted_run_reaches_the_same_figures(

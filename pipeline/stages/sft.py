@@ -7,10 +7,11 @@ with harmful requests, confirms myths and makes up what it cannot know as often 
 that it learns is what an answer looks like, not which of two answers is better.
 
 Every step also costs some of what base knows and no demonstration asks for. Most of that comes back when the
-weights that SFT ends with are averaged with those that it began from.
+embeddings and the first layer that SFT ends with are averaged with those that it began from.
 """
 
 import random
+import re
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ from pipeline.training import (
     trainer_arguments,
 )
 
+LOWEST = re.compile(r"\bembed_tokens\b|\blayers\.0\.")
 HELD_OUT = 512  # demonstrations on which the held-out loss is measured
 # What stands where the chat format has its tokens in the pages of questions and answers that base has read:
 #     Q: What is the capital of France?
@@ -142,14 +144,16 @@ def beginning(base: Checkpoint, tokenizer: Any, rounding: Any = None) -> Any:
 
 
 def average(model: nn.Module, beginning: nn.Module, share: float) -> None:
-    """Move every weight towards where it began, by `share` of the way.
+    """Move the embeddings and the first layer towards where they began, by `share` of the way.
 
     From "Robust fine-tuning of zero-shot models" (Wortsman et al., 2021): between two models of one origin lie better
-    ones, which have what both know.
+    ones. Here it is the layers that read the words in which knowledge is lost; what it is to decline or to admit
+    is learned above, and averaged away there.
     """
     with torch.no_grad():
-        for weights, began in zip(model.parameters(), beginning.parameters(), strict=True):
-            weights.lerp_(began.to(weights), share)
+        for (name, weights), began in zip(model.named_parameters(), beginning.parameters(), strict=True):
+            if LOWEST.search(name):
+                weights.lerp_(began.to(weights), share)
 
 
 def training_demonstrations(corpus: Corpus, recipe: Recipe) -> list[Demonstration]:
