@@ -105,15 +105,16 @@ def run(recipe: Recipe, family: Family) -> Checkpoint:
         adapted: Any = trainer.model
         adapted.get_base_model().get_output_embeddings().bias = None
     resume(trainer, work)
+    tuned: Any = trainer.model
     if settings.base_share:
-        average(trainer.model, beginning(base, tokenizer), settings.base_share)
+        average(tuned, beginning(base, tokenizer), settings.base_share)
     held_out = [to_messages(demonstration) for demonstration in held_out_demonstrations(corpus, recipe)]
     measured = trainer.evaluate(Dataset.from_list(held_out))
     return finish(
         family,
         "sft",
         recipe,
-        merged(trainer.model, base),
+        merged(tuned, base),
         tokenizer,
         corpus=corpus.sha256,
         parent=base,
